@@ -1,0 +1,73 @@
+"""The command line: `deeplab2-edge COMMAND ...`.
+
+One file per command. Each has `add_parser(subparsers)` and `run(args) -> int`; a
+file imports its room inside `run`, so that every `--help` answers at once.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from deeplab2_edge.errors import DeepLabEdgeError
+from deeplab2_edge.version import __version__
+
+# The order is the order of `--help`: the way of a user through the product.
+COMMANDS = (
+    "demo",
+    "data",
+    "train",
+    "evaluate",
+    "convert",
+    "run",
+    "benchmark",
+    "inspect",
+    "models",
+    "import_checkpoint",
+    "doctor",
+)
+
+_EXAMPLES = """\
+examples:
+  deeplab2-edge demo
+  deeplab2-edge convert --quantize int8
+  deeplab2-edge run model.tflite photo.jpg --output results/
+  deeplab2-edge benchmark model.tflite --threads 1,2
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of all commands without importing any heavy package."""
+    parser = argparse.ArgumentParser(
+        prog="deeplab2-edge",
+        description="Panoptic segmentation from server training to small devices.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"deeplab2_edge.cli.{name}")
+        module.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0 on success, 1 when a check found problems (`data check`, `doctor`), 2 on a
+        user's mistake, 130 on Ctrl-C.
+    """
+    if hasattr(signal, "SIGPIPE"):  # `deeplab2-edge models | head` is not an error
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except DeepLabEdgeError as error:
+        print(f"deeplab2-edge {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,1 @@
+"""`deeplab2-edge models`: every variant known."""

@@ -1,0 +1,52 @@
+"""Output files: written under a temporary name, then renamed."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from deeplab2_edge.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it on success.
+
+    On any exception the temporary file is removed and `path` keeps what it had.
+    The temporary name keeps the suffix, since encoders choose their format by it.
+
+    Raises:
+        OutputError: If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    temporary = target.with_name(
+        f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}"
+    )
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def ensure_output_dir(path: str | os.PathLike[str]) -> Path:
+    """Creates a folder for results if it is missing and returns it.
+
+    Raises:
+        OutputError: If it is a file, cannot be created or cannot be written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be made a folder for results ({error.strerror})"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: the folder is not writable")
+    return folder

@@ -1,0 +1,37 @@
+"""Names of the entries in prediction and target dictionaries.
+
+The names are those of the published system, so saved predictions and checkpoints
+keep their meaning.
+"""
+
+# Network inputs.
+IMAGE = "image"
+
+# Raw heads of the network.
+SEMANTIC_LOGITS = "semantic_logits"
+CENTER_HEATMAP = "center_heatmap"
+OFFSET_MAP = "offset_map"
+
+# What follows the network.
+SEMANTIC_PRED = "semantic_pred"
+INSTANCE_PRED = "instance_pred"
+PANOPTIC_PRED = "panoptic_pred"
+INSTANCE_SCORES = "instance_scores"
+
+# Training targets.
+SEMANTIC_GT = "semantic_gt"
+SEMANTIC_LOSS_WEIGHT = "semantic_loss_weight"
+IS_CROWD_GT = "is_crowd_gt"
+PANOPTIC_GT = "panoptic_gt"
+INSTANCE_CENTER_GT = "instance_center_gt"
+CENTER_LOSS_WEIGHT = "center_loss_weight"
+INSTANCE_REGRESSION_GT = "instance_regression_gt"
+REGRESSION_LOSS_WEIGHT = "regression_loss_weight"
+
+# Evaluation extras.
+IMAGE_NAME = "image_name"
+SIZE_RAW = "size_raw"
+RESIZED_IMAGE = "resized_image"
+PANOPTIC_RAW = "panoptic_raw"
+SEMANTIC_RAW = "semantic_raw"
+IS_CROWD_RAW = "is_crowd_raw"

@@ -1,0 +1,59 @@
+"""Progress of long work: a bar with ETA on a terminal, sparse lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_BAR_WIDTH = 24
+_TERMINAL_SECONDS = 0.2  # how often a terminal line is redrawn
+_LOG_SECONDS = 30.0  # how often a log file gets a line
+
+
+def progress(
+    iterable: Iterable[_T], *, total: int, label: str, quiet: bool = False
+) -> Iterator[_T]:
+    """Passes items through and reports on stderr how far the work is.
+
+    Args:
+        iterable: The work.
+        total: Number of items expected.
+        label: What is being done, for example `"rendering"`.
+        quiet: Report nothing.
+    """
+    if quiet:
+        yield from iterable
+        return
+    is_terminal = sys.stderr.isatty()
+    interval = _TERMINAL_SECONDS if is_terminal else _LOG_SECONDS
+    start = last = time.monotonic()
+    count = 0
+    for count, item in enumerate(iterable, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= interval:
+            last = now
+            _report(label, count, total, now - start, is_terminal)
+    if is_terminal and count:
+        _report(label, count, total, time.monotonic() - start, True)
+        print(file=sys.stderr)
+
+
+def format_seconds(seconds: float) -> str:
+    """Formats a duration as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _report(label: str, count: int, total: int, elapsed: float, bar: bool) -> None:
+    share = min(count / total, 1.0) if total else 1.0
+    left = format_seconds(elapsed / count * max(total - count, 0))
+    text = f"{label} {count}/{total}, {left} left"
+    if bar:
+        filled = int(share * _BAR_WIDTH)
+        drawn = "#" * filled + "." * (_BAR_WIDTH - filled)
+        print(f"\r[{drawn}] {text}  ", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
