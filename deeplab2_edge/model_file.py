@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import ModelFileError
+from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.panoptic import MergeSettings
 
@@ -106,8 +106,7 @@ class ModelMetadata:
         output_stride: Of the backbone.
         canvas: (height, width) of the input tensor.
         input: The input tensor.
-        outputs: Tensor name of each head, by the names in `keys`. A semantic-only
-            model has `semantic_logits` alone.
+        outputs: Tensor name of each head, by the names in `keys`.
         head_stride: Canvas pixels per head pixel: sides are `(side - 1) / stride + 1`.
         class_names: Name of each class; the index is the class id.
         colors: RGB color of each class.
@@ -162,10 +161,10 @@ class ModelMetadata:
         )
         _check(self.output_stride >= 1, "output_stride", self.output_stride, "positive")
         _check(
-            set(self.outputs) in ({HEAD_KEYS[0]}, set(HEAD_KEYS)),
+            set(self.outputs) == set(HEAD_KEYS),
             "outputs",
             sorted(self.outputs),
-            f"{list(HEAD_KEYS)}, or {HEAD_KEYS[0]!r} alone",
+            sorted(HEAD_KEYS),
         )
         count = len(self.class_names)
         _check(
@@ -218,11 +217,6 @@ class ModelMetadata:
         """(height, width) of the heads."""
         height, width = self.canvas
         return (height - 1) // self.head_stride + 1, (width - 1) // self.head_stride + 1
-
-    @property
-    def has_instances(self) -> bool:
-        """Whether the model has center and offset heads."""
-        return keys.CENTER_HEATMAP in self.outputs
 
     def to_json(self) -> str:
         """Writes the metadata as a JSON document."""
@@ -278,6 +272,7 @@ class ModelMetadata:
                 nms_kernel=merge.get("nms_kernel", _integer),
                 keep_k_centers=merge.get("keep_k_centers", _integer),
                 stuff_area_limit=merge.get("stuff_area_limit", _integer),
+                merge_plateaus=merge.get("merge_plateaus", _truth),
             ),
             resize=ResizeRule(
                 min=resize.get("min", _pair_or_none),
@@ -387,7 +382,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
                 golden = _unpack_golden(
                     _read_member(archive, members[GOLDEN_NAME], MAX_GOLDEN_BYTES)
                 )
-    except ModelFileError as error:
+    except DeepLabEdgeError as error:
         raise ModelFileError(f"{source}: {error}") from None
     except zipfile.BadZipFile:
         raise ModelFileError(
@@ -558,6 +553,12 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _mapping(value: Any) -> dict[str, Any]:
