@@ -1,0 +1,132 @@
+"""Merging: one panoptic map from the semantic and the instance map."""
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.errors import UsageError
+
+# Larger ids are replaced by their rank, so that histograms stay small.
+_MAX_DENSE_ID = 4096
+
+
+def merge_semantic_and_instance(
+    semantic: NDArray[np.integer],
+    instance: NDArray[np.integer],
+    *,
+    thing_ids: Collection[int],
+    label_divisor: int,
+    stuff_area_limit: int,
+    void_label: int,
+) -> NDArray[np.int32]:
+    """Merges a semantic and an instance map into a panoptic map.
+
+    An instance takes the class most frequent among its thing pixels (ties: the
+    smaller class), and the next number of that class, counted from 1 in the order in
+    which ids first appear in `instance`, in raster order. A stuff class is kept where no
+    instance claims it if it has at least `stuff_area_limit` such pixels. All else
+    is void: thing pixels without an instance, small stuff, and instances beyond the
+    `label_divisor - 1` that a class can number.
+
+    Args:
+        semantic: `[H, W]` class ids, 0 or more.
+        instance: `[H, W]` class-agnostic instance ids, 0 for none.
+        thing_ids: Classes that have instances.
+        label_divisor: Panoptic ids are `class * label_divisor + number`.
+        stuff_area_limit: Smallest area of a stuff class, in pixels.
+        void_label: Void is `void_label * label_divisor`.
+
+    Returns:
+        `[H, W]` panoptic ids.
+
+    Raises:
+        UsageError: If the shapes differ or an id is negative.
+
+    References:
+        Cheng et al., Panoptic-DeepLab, CVPR 2020, arXiv:1911.10194. One pass of
+        histograms: O(H * W + N * C) time, O(H * W) memory.
+    """
+    if semantic.shape != instance.shape or semantic.ndim != 2:
+        raise UsageError(
+            f"semantic has shape {semantic.shape}, instance {instance.shape}; "
+            "expected the same [H, W]"
+        )
+    panoptic = np.full(semantic.size, void_label * label_divisor, np.int32)
+    if not semantic.size:
+        return panoptic.reshape(semantic.shape)
+    if min(int(semantic.min()), int(instance.min())) < 0:
+        raise UsageError("semantic and instance ids must be 0 or more")
+
+    classes, ids = semantic.reshape(-1), instance.reshape(-1)
+    num_classes = int(classes.max()) + 1
+    is_thing_class = np.zeros(num_classes, np.bool_)
+    is_thing_class[[c for c in thing_ids if c < num_classes]] = True
+    is_thing, has_id = is_thing_class[classes], ids != 0
+
+    stuff = np.flatnonzero(~(is_thing | has_id))
+    area_px = np.bincount(classes[stuff], minlength=num_classes)
+    stuff_id = np.where(
+        area_px >= stuff_area_limit,
+        np.arange(num_classes) * label_divisor,
+        void_label * label_divisor,
+    )
+    panoptic[stuff] = stuff_id[classes[stuff]]
+
+    claimed = np.flatnonzero(has_id)
+    if claimed.size:
+        index, order = _in_order_of_appearance(ids[claimed])
+        things = is_thing[claimed]
+        numbered = _number_instances(
+            classes[claimed][things], index[things], order, num_classes, label_divisor
+        )
+        numbered[numbered < 0] = void_label * label_divisor
+        panoptic[claimed[things]] = numbered[index[things]]
+    return panoptic.reshape(semantic.shape)
+
+
+def _in_order_of_appearance(
+    ids: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lists the ids of `[M]` pixels in the order in which they first appear.
+
+    Returns:
+        `[M]` indices of small range that stand for the ids, and the indices present.
+    """
+    index = ids.astype(np.int64)
+    if int(index.max()) > _MAX_DENSE_ID:
+        index = np.unique(index, return_inverse=True)[1].reshape(-1)
+    # Written backwards, so that the first pixel of an id is written last.
+    first_pixel = np.full(int(index.max()) + 1, -1, np.int64)
+    first_pixel[index[::-1]] = np.arange(index.size)[::-1]
+    present = np.flatnonzero(first_pixel >= 0)
+    return index, present[np.argsort(first_pixel[present])]
+
+
+def _number_instances(
+    classes: NDArray[np.integer],
+    index: NDArray[np.int64],
+    order: NDArray[np.int64],
+    num_classes: int,
+    label_divisor: int,
+) -> NDArray[np.int64]:
+    """Gives the panoptic id of every instance index, -1 where it has none.
+
+    Args:
+        classes: `[M]` classes of the thing pixels.
+        index: `[M]` instance indices of the same pixels.
+        order: Instance indices in the order in which they are numbered.
+        num_classes: Above every class.
+        label_divisor: No class numbers more than `label_divisor - 1` instances.
+    """
+    num_ids = int(order.max()) + 1
+    votes = np.bincount(
+        index * num_classes + classes, minlength=num_ids * num_classes
+    ).reshape(num_ids, num_classes)
+    winner, has_pixels = votes.argmax(axis=1), votes.any(axis=1)
+    order = order[has_pixels[order]]
+    panoptic_id = np.full(num_ids, -1, np.int64)
+    for class_id in np.unique(winner[order]):
+        members = order[winner[order] == class_id][: label_divisor - 1]
+        panoptic_id[members] = class_id * label_divisor + 1 + np.arange(members.size)
+    return panoptic_id
