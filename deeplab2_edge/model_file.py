@@ -132,7 +132,7 @@ class ModelMetadata:
     class_names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     merge: MergeSettings
-    resize: ResizeRule = ResizeRule()
+    resize: ResizeRule = dataclasses.field(default_factory=ResizeRule)
     quantization: str = "none"
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     graph_sha256: str = ""
