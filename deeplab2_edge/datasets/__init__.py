@@ -1,0 +1,1 @@
+"""Data sets: what their classes are, and how to read them from folders."""
