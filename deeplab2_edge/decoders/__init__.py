@@ -1,0 +1,1 @@
+"""Decoders and heads: from encoder features to raw predictions."""

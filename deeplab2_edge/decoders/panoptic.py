@@ -1,0 +1,100 @@
+"""The decoder and head shape shared by the Panoptic-DeepLab family.
+
+References:
+    Cheng et al., Panoptic-DeepLab, CVPR 2020, arXiv:1911.10194.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deeplab2_edge.config import DecoderOptions, HeadOptions, LowLevelOptions
+from deeplab2_edge.layers.aspp import aspp
+from deeplab2_edge.layers.conv import LayerDefaults, biased_conv, conv, separable_conv
+from deeplab2_edge.layers.resize import resize_like
+from deeplab2_edge.optional import require
+
+tf_keras = require("tf_keras", extra="train")
+
+# Fusions and heads use 5x5 kernels (Panoptic-DeepLab, section 3.2).
+_KERNEL_SIZE = 5
+
+
+def build_decoder(
+    features: Mapping[str, Any],
+    path: str,
+    options: DecoderOptions,
+    low_levels: Sequence[LowLevelOptions],
+    *,
+    pool_size: Sequence[int] | None,
+    defaults: LayerDefaults,
+) -> Any:
+    """Fuses the encoder's features from coarse to fine.
+
+    Args:
+        features: Encoder endpoints.
+        path: Checkpoint path, for example `"semantic_decoder"`.
+        options: Widths, atrous rates and convolution type.
+        low_levels: Skip connections, coarse to fine.
+        pool_size: Window of the ASPP pooling branch, see `aspp`.
+        defaults: What all layers share.
+
+    Returns:
+        `[B, h, w, decoder_channels]` at the stride of the last low level.
+    """
+    x = aspp(
+        features[options.feature_key],
+        f"{path}/_aspp",
+        options.aspp_channels,
+        atrous_rates=options.atrous_rates,
+        pool_size=pool_size,
+        only_1x1_projection=options.aspp_use_only_1x1_proj_conv,
+        defaults=defaults,
+    )
+    for index, low_level in enumerate(low_levels, start=1):
+        skip = conv(
+            features[low_level.feature_key],
+            f"{path}/_low_level_conv{index}",
+            low_level.channels_project,
+            defaults=defaults,
+        )
+        x = resize_like(x, skip, f"{path}/_resize{index}")
+        x = tf_keras.layers.Concatenate(name=f"{path}/_concat{index}")([x, skip])
+        x = _wide_conv(
+            x,
+            f"{path}/_fusion_conv{index}",
+            options.decoder_channels,
+            options.decoder_conv_type,
+            defaults,
+        )
+    return x
+
+
+def build_head(
+    x: Any, path: str, options: HeadOptions, *, defaults: LayerDefaults, last_path: str
+) -> Any:
+    """Adds one 5x5 convolution and the closing 1x1 convolution with bias.
+
+    Args:
+        x: `[B, h, w, C]`, a decoder's output.
+        path: Checkpoint path of everything but the last layer.
+        options: Widths and convolution type.
+        defaults: What all layers share.
+        last_path: Checkpoint path of the last layer.
+
+    Returns:
+        `[B, h, w, output_channels]`, not activated.
+    """
+    x = _wide_conv(x, path, options.head_channels, options.head_conv_type, defaults)
+    return biased_conv(x, last_path, options.output_channels)
+
+
+def _wide_conv(
+    x: Any, path: str, channels: int, conv_type: str, defaults: LayerDefaults
+) -> Any:
+    # `_conv1_bn_act`: published checkpoints keep it as a stack of one layer.
+    path = f"{path}/_conv1_bn_act"
+    if conv_type == "depthwise_separable_conv":
+        return separable_conv(
+            x, path, channels, kernel_size=_KERNEL_SIZE, defaults=defaults
+        )
+    return conv(x, path, channels, kernel_size=_KERNEL_SIZE, defaults=defaults)

@@ -1,0 +1,41 @@
+"""Squeeze-and-excite as MobileNetV3 uses it in the published models."""
+
+from typing import Any
+
+from deeplab2_edge.optional import require
+
+tf_keras = require("tf_keras", extra="train")
+
+
+def squeeze_excite(x: Any, path: str, reduced_channels: int) -> Any:
+    """Scales the channels of `x` by a gate computed from their global means.
+
+    The gate is a true sigmoid, not the hard one of the MobileNetV3 paper: the
+    published weights were trained that way.
+
+    Args:
+        x: `[B, H, W, C]`.
+        path: Checkpoint path of the block's `_squeeze_excitation`.
+        reduced_channels: Width between the two 1x1 convolutions.
+
+    References:
+        Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
+    """
+    gate = tf_keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{path}/_mean")(
+        x
+    )
+    gate = tf_keras.layers.Conv2D(
+        reduced_channels,
+        1,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=f"{path}/_se_reduce",
+    )(gate)
+    gate = tf_keras.layers.Conv2D(
+        int(x.shape[-1]),
+        1,
+        activation="sigmoid",
+        kernel_initializer="he_normal",
+        name=f"{path}/_se_expand",
+    )(gate)
+    return tf_keras.layers.Multiply(name=f"{path}/_scale")([x, gate])
