@@ -24,8 +24,8 @@ def merge_semantic_and_instance(
 
     An instance takes the class most frequent among its thing pixels (ties: the
     smaller class), and the next number of that class, counted from 1 in the order in
-    which ids first appear in `instance`, in raster order. A stuff class is kept where no
-    instance claims it if it has at least `stuff_area_limit` such pixels. All else
+    which ids first appear in `instance`, in raster order. A stuff class is kept where
+    no instance claims it if it has at least `stuff_area_limit` such pixels. All else
     is void: thing pixels without an instance, small stuff, and instances beyond the
     `label_divisor - 1` that a class can number.
 
@@ -123,8 +123,8 @@ def _number_instances(
     votes = np.bincount(
         index * num_classes + classes, minlength=num_ids * num_classes
     ).reshape(num_ids, num_classes)
-    winner, has_pixels = votes.argmax(axis=1), votes.any(axis=1)
-    order = order[has_pixels[order]]
+    winner = votes.argmax(axis=1)
+    order = order[votes.sum(axis=1)[order] > 0]
     panoptic_id = np.full(num_ids, -1, np.int64)
     for class_id in np.unique(winner[order]):
         members = order[winner[order] == class_id][: label_divisor - 1]

@@ -1,0 +1,234 @@
+"""Panoptic quality, as the published evaluation computes it."""
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.errors import DataError, UsageError
+
+# Ids up to this are looked up in a table; sorting larger ones costs less memory.
+_MAX_TABLE_ID = 1 << 22
+
+
+@dataclass(frozen=True)
+class ClassQuality:
+    """Holds the figures of one class: qualities as fractions, counts of segments."""
+
+    pq: float
+    sq: float
+    rq: float
+    tp: int
+    fp: int
+    fn: int
+
+
+@dataclass(frozen=True)
+class PanopticQualityResult:
+    """Holds panoptic quality. Qualities are fractions, 0..1; NaN without classes.
+
+    Attributes:
+        pq: Mean panoptic quality over the classes in `per_class`.
+        sq: Mean segmentation quality over the same classes.
+        rq: Mean recognition quality over the same classes.
+        tp: Mean (not total) number of true positives per class.
+        fp: Mean number of false positives per class.
+        fn: Mean number of false negatives per class.
+        pq_things: As `pq`, thing classes only; so `sq_things`, `rq_things`.
+        pq_stuff: As `pq`, stuff classes only; so `sq_stuff`, `rq_stuff`.
+        per_class: Figures of every class with at least one segment that counts.
+    """
+
+    pq: float
+    sq: float
+    rq: float
+    tp: float
+    fp: float
+    fn: float
+    pq_things: float
+    sq_things: float
+    rq_things: float
+    pq_stuff: float
+    sq_stuff: float
+    rq_stuff: float
+    per_class: dict[int, ClassQuality]
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values; NaN becomes null."""
+        return {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(self).items()
+        }
+
+
+class PanopticQuality:
+    """Accumulates matched segments over images and gives the panoptic quality.
+
+    A segment is one panoptic id of one image. A predicted and a true segment of
+    equal class match if their IoU is above 0.5, where pixels of the prediction on
+    void do not count. An unmatched prediction of which more than half lies on void is
+    no mistake. Void is exactly the id `ignore_label * label_divisor`; crowds
+    (instance 0 of a thing class) are ordinary segments unless labeled void.
+
+    References:
+        Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_label: int,
+        *,
+        label_divisor: int,
+        thing_ids: Collection[int],
+    ) -> None:
+        """Starts with no segments.
+
+        Args:
+            num_classes: Classes are 0 to `num_classes - 1`.
+            ignore_label: Class of void; may be below `num_classes`.
+            label_divisor: Panoptic ids are `class * label_divisor + instance`.
+            thing_ids: Classes with instances, for the split of the result.
+        """
+        if num_classes < 1 or label_divisor < 1:
+            raise UsageError(
+                f"num_classes is {num_classes} and label_divisor {label_divisor}; "
+                "both must be at least 1"
+            )
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.label_divisor = label_divisor
+        self.thing_ids = frozenset(thing_ids)
+        self.iou_sum: NDArray[np.float64] = np.zeros(num_classes, np.float64)
+        self.tp: NDArray[np.int64] = np.zeros(num_classes, np.int64)
+        self.fp: NDArray[np.int64] = np.zeros(num_classes, np.int64)
+        self.fn: NDArray[np.int64] = np.zeros(num_classes, np.int64)
+
+    def update(
+        self, groundtruth: NDArray[np.integer], prediction: NDArray[np.integer]
+    ) -> None:
+        """Counts the segments of one image.
+
+        Args:
+            groundtruth: `[H, W]` panoptic ids.
+            prediction: `[H, W]` panoptic ids.
+
+        Raises:
+            DataError: If the shapes differ or an id has an unknown class.
+        """
+        if groundtruth.shape != prediction.shape:
+            raise DataError(
+                f"panoptic prediction has shape {prediction.shape}; expected "
+                f"{groundtruth.shape}, the shape of the ground truth"
+            )
+        if not groundtruth.size:
+            return
+        true_ids, true_index = _distinct(groundtruth)
+        pred_ids, pred_index = _distinct(prediction)
+        true_class = self._classes_of(true_ids, "ground truth")
+        pred_class = self._classes_of(pred_ids, "prediction")
+        overlap = np.bincount(
+            true_index * pred_ids.size + pred_index,
+            minlength=true_ids.size * pred_ids.size,
+        ).reshape(true_ids.size, pred_ids.size)
+        true_area, pred_area = overlap.sum(axis=1), overlap.sum(axis=0)
+        on_void = overlap[true_ids == self.ignore_label * self.label_divisor].sum(0)
+
+        true_at, pred_at = np.nonzero(overlap)
+        same = true_class[true_at] == pred_class[pred_at]
+        same &= true_class[true_at] != self.ignore_label
+        true_at, pred_at = true_at[same], pred_at[same]
+        shared = overlap[true_at, pred_at]
+        union = true_area[true_at] + pred_area[pred_at] - shared - on_void[pred_at]
+        is_match = 2 * shared > union
+        true_at, pred_at = true_at[is_match], pred_at[is_match]
+        iou = shared[is_match] / union[is_match]
+
+        is_missed = true_class != self.ignore_label
+        is_missed[true_at] = False
+        is_wrong = (pred_class != self.ignore_label) & (2 * on_void <= pred_area)
+        is_wrong[pred_at] = False
+        np.add.at(self.iou_sum, true_class[true_at], iou)
+        np.add.at(self.tp, true_class[true_at], 1)
+        np.add.at(self.fn, true_class[is_missed], 1)
+        np.add.at(self.fp, pred_class[is_wrong], 1)
+
+    def merge(self, other: "PanopticQuality") -> None:
+        """Adds what another accumulator of the same classes has counted.
+
+        Raises:
+            UsageError: If the other one counts other classes.
+        """
+        if self._key() != other._key():
+            raise UsageError("accumulators of different class lists cannot be merged")
+        self.iou_sum += other.iou_sum
+        self.tp += other.tp
+        self.fp += other.fp
+        self.fn += other.fn
+
+    def result(self) -> PanopticQualityResult:
+        """Gives the figures over everything counted so far."""
+        per_class = {
+            int(c): self._quality(int(c))
+            for c in np.flatnonzero(self.tp + self.fp + self.fn)
+        }
+        things = [q for c, q in per_class.items() if c in self.thing_ids]
+        stuff = [q for c, q in per_class.items() if c not in self.thing_ids]
+        every = list(per_class.values())
+        return PanopticQualityResult(
+            pq=_mean(q.pq for q in every),
+            sq=_mean(q.sq for q in every),
+            rq=_mean(q.rq for q in every),
+            tp=_mean(q.tp for q in every),
+            fp=_mean(q.fp for q in every),
+            fn=_mean(q.fn for q in every),
+            pq_things=_mean(q.pq for q in things),
+            sq_things=_mean(q.sq for q in things),
+            rq_things=_mean(q.rq for q in things),
+            pq_stuff=_mean(q.pq for q in stuff),
+            sq_stuff=_mean(q.sq for q in stuff),
+            rq_stuff=_mean(q.rq for q in stuff),
+            per_class=per_class,
+        )
+
+    def _quality(self, class_id: int) -> ClassQuality:
+        tp, fp, fn = (int(a[class_id]) for a in (self.tp, self.fp, self.fn))
+        sq = float(self.iou_sum[class_id]) / tp if tp else 0.0
+        rq = tp / (tp + fp / 2 + fn / 2)
+        return ClassQuality(pq=sq * rq, sq=sq, rq=rq, tp=tp, fp=fp, fn=fn)
+
+    def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+        classes: NDArray[np.int64] = ids // self.label_divisor
+        is_known = (classes >= 0) & (classes < self.num_classes)
+        is_known |= classes == self.ignore_label
+        if not is_known.all():
+            found = int(ids[~is_known][0])
+            raise DataError(
+                f"panoptic {name} has id {found}, class "
+                f"{found // self.label_divisor} (divisor {self.label_divisor}); "
+                f"expected classes 0 to {self.num_classes - 1} or {self.ignore_label}"
+            )
+        return classes
+
+    def _key(self) -> tuple[int, int, int, frozenset[int]]:
+        return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
+
+
+def _distinct(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gives the distinct ids, ascending, and for every pixel the place of its id."""
+    flat = ids.reshape(-1).astype(np.int64)
+    if not 0 <= flat.min() <= flat.max() <= _MAX_TABLE_ID:
+        values, index = np.unique(flat, return_inverse=True)
+        return values, index.reshape(-1)
+    values = np.flatnonzero(np.bincount(flat))
+    table = np.zeros(int(values[-1]) + 1, np.int64)
+    table[values] = np.arange(values.size)
+    return values, table[flat]
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else math.nan
