@@ -126,22 +126,20 @@ class PanopticQuality:
             )
         if not groundtruth.size:
             return
-        true_ids, true_index = _distinct(groundtruth)
-        pred_ids, pred_index = _distinct(prediction)
+        true_ids, true_index, true_area = _distinct(groundtruth)
+        pred_ids, pred_index, pred_area = _distinct(prediction)
         true_class = self._classes_of(true_ids, "ground truth")
         pred_class = self._classes_of(pred_ids, "prediction")
-        overlap = np.bincount(
-            true_index * pred_ids.size + pred_index,
-            minlength=true_ids.size * pred_ids.size,
-        ).reshape(true_ids.size, pred_ids.size)
-        true_area, pred_area = overlap.sum(axis=1), overlap.sum(axis=0)
-        on_void = overlap[true_ids == self.ignore_label * self.label_divisor].sum(0)
+        pairs, _, shared = _distinct(true_index * pred_ids.size + pred_index)
+        true_at, pred_at = np.divmod(pairs, pred_ids.size)
 
-        true_at, pred_at = np.nonzero(overlap)
-        same = true_class[true_at] == pred_class[pred_at]
-        same &= true_class[true_at] != self.ignore_label
-        true_at, pred_at = true_at[same], pred_at[same]
-        shared = overlap[true_at, pred_at]
+        is_void = true_ids[true_at] == self.ignore_label * self.label_divisor
+        on_void = np.zeros(pred_ids.size, np.int64)
+        on_void[pred_at[is_void]] = shared[is_void]
+
+        is_same = true_class[true_at] == pred_class[pred_at]
+        is_same &= true_class[true_at] != self.ignore_label
+        true_at, pred_at, shared = true_at[is_same], pred_at[is_same], shared[is_same]
         union = true_area[true_at] + pred_area[pred_at] - shared - on_void[pred_at]
         is_match = 2 * shared > union
         true_at, pred_at = true_at[is_match], pred_at[is_match]
@@ -217,16 +215,21 @@ class PanopticQuality:
         return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
 
 
-def _distinct(ids: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives the distinct ids, ascending, and for every pixel the place of its id."""
+def _distinct(
+    ids: NDArray[np.integer],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Gives the distinct ids, ascending; the place of every pixel's id; their areas."""
     flat = ids.reshape(-1).astype(np.int64)
     if not 0 <= flat.min() <= flat.max() <= _MAX_TABLE_ID:
-        values, index = np.unique(flat, return_inverse=True)
-        return values, index.reshape(-1)
-    values = np.flatnonzero(np.bincount(flat))
-    table = np.zeros(int(values[-1]) + 1, np.int64)
+        values, index, area_px = np.unique(
+            flat, return_inverse=True, return_counts=True
+        )
+        return values, index.reshape(-1), area_px
+    counts = np.bincount(flat)
+    values = np.flatnonzero(counts)
+    table = np.zeros(counts.size, np.int64)
     table[values] = np.arange(values.size)
-    return values, table[flat]
+    return values, table[flat], counts[values]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,12 +1,15 @@
 """Grouping: every thing pixel joins the instance center it votes for."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 
-# Votes compared with all centers at once; the few arrays of this length stay in cache.
-_VOTES_PER_CHUNK = 16384
+# Side of the tiles by which votes are sorted, in pixels: few centers can be the nearest
+# of a tile. Smaller tiles have fewer centers but cost more steps.
+_TILE = 128
 
 
 def group_pixels(
@@ -75,13 +78,46 @@ def nearest_center(
     """
     nearest = np.zeros(votes_y.size, np.int32)
     centers = centers_yx.astype(np.float32)
-    for start in range(0, votes_y.size, _VOTES_PER_CHUNK):
-        chunk = slice(start, start + _VOTES_PER_CHUNK)
-        y, x, winner = votes_y[chunk], votes_x[chunk], nearest[chunk]
-        shortest = np.full(y.size, np.inf, np.float32)
-        for index, (center_y, center_x) in enumerate(centers):
-            distance = np.square(y - center_y)
-            distance += np.square(x - center_x)
-            winner[distance < shortest] = index
-            np.minimum(shortest, distance, out=shortest)
+    # Votes may be infinite or not numbers; comparisons then keep the first center.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for votes in _by_tile(votes_y, votes_x):
+            y, x = votes_y[votes], votes_x[votes]
+            winner = np.zeros(votes.size, np.int32)
+            shortest = np.full(votes.size, np.inf, np.float32)
+            for index in _candidates(y, x, centers):
+                distance = np.square(y - centers[index, 0])
+                distance += np.square(x - centers[index, 1])
+                winner[distance < shortest] = index
+                np.minimum(shortest, distance, out=shortest)
+            nearest[votes] = winner
     return nearest
+
+
+def _by_tile(
+    y: NDArray[np.float32], x: NDArray[np.float32]
+) -> Iterator[NDArray[np.intp]]:
+    """Yields the indices of the votes in each tile; border tiles reach to infinity."""
+    row, column = (
+        np.clip(a * np.float32(1 / _TILE), 0, 255).astype(np.uint8) for a in (y, x)
+    )
+    tile = row.astype(np.uint16) << 8 | column
+    order = np.argsort(tile, kind="stable")
+    ends = np.flatnonzero(np.diff(tile[order])) + 1
+    yield from np.split(order, ends) if order.size else ()
+
+
+def _candidates(
+    y: NDArray[np.float32], x: NDArray[np.float32], centers: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Lists the centers that can be the nearest of one of the votes.
+
+    A center cannot if even the nearest point of the box around the votes is farther
+    from it than the farthest point of the box is from some other center.
+    """
+    low = np.array([y.min(), x.min()], np.float64)
+    high = np.array([y.max(), x.max()], np.float64)
+    to_low, to_high = low - centers, centers - high
+    near = np.square(np.maximum(np.maximum(to_low, to_high), 0)).sum(axis=1)
+    far = np.square(np.minimum(to_low, to_high)).sum(axis=1)
+    # The margin is far above what rounding to float32 does to a squared distance.
+    return np.flatnonzero(~(near > far.min() * 1.001 + 1))

@@ -144,10 +144,8 @@ def merge_heads(
     instance = np.zeros(canvas, np.int32)
     instance_scores = np.zeros(canvas, np.float32)
     if len(centers_yx):
-        num_classes = semantic_logits.shape[-1]
-        is_thing_class = np.zeros(num_classes, np.bool_)
-        is_thing_class[[c for c in settings.thing_ids if c < num_classes]] = True
-        pixels = np.flatnonzero(is_thing_class[semantic])
+        is_thing = np.isin(np.arange(semantic_logits.shape[-1]), settings.thing_ids)
+        pixels = np.flatnonzero(is_thing[semantic])
         nearest = nearest_center(*_votes(offset_map, canvas, pixels), centers_yx)
         instance.reshape(-1)[pixels] = nearest + 1
         instance_scores.reshape(-1)[pixels] = center_scores[nearest]

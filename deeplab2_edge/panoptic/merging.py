@@ -52,36 +52,37 @@ def merge_semantic_and_instance(
             f"semantic has shape {semantic.shape}, instance {instance.shape}; "
             "expected the same [H, W]"
         )
-    panoptic = np.full(semantic.size, void_label * label_divisor, np.int32)
     if not semantic.size:
-        return panoptic.reshape(semantic.shape)
+        return np.zeros(semantic.shape, np.int32)
     if min(int(semantic.min()), int(instance.min())) < 0:
         raise UsageError("semantic and instance ids must be 0 or more")
 
     classes, ids = semantic.reshape(-1), instance.reshape(-1)
+    claimed = np.flatnonzero(ids)
     num_classes = int(classes.max()) + 1
-    is_thing_class = np.zeros(num_classes, np.bool_)
-    is_thing_class[[c for c in thing_ids if c < num_classes]] = True
-    is_thing, has_id = is_thing_class[classes], ids != 0
-
-    stuff = np.flatnonzero(~(is_thing | has_id))
-    area_px = np.bincount(classes[stuff], minlength=num_classes)
-    stuff_id = np.where(
-        area_px >= stuff_area_limit,
+    is_thing = np.isin(np.arange(num_classes), list(thing_ids))
+    area_px = np.bincount(classes, minlength=num_classes)
+    area_px -= np.bincount(classes[claimed], minlength=num_classes)
+    void = void_label * label_divisor
+    panoptic_of_class = np.where(
+        is_thing | (area_px < stuff_area_limit),
+        void,
         np.arange(num_classes) * label_divisor,
-        void_label * label_divisor,
     )
-    panoptic[stuff] = stuff_id[classes[stuff]]
-
-    claimed = np.flatnonzero(has_id)
+    panoptic: NDArray[np.int32] = panoptic_of_class.astype(np.int32)[classes]
     if claimed.size:
         index, order = _in_order_of_appearance(ids[claimed])
-        things = is_thing[claimed]
-        numbered = _number_instances(
-            classes[claimed][things], index[things], order, num_classes, label_divisor
+        claimed_classes = classes[claimed]
+        on_thing = is_thing[claimed_classes]
+        panoptic_of_instance = _number_instances(
+            claimed_classes[on_thing],
+            index[on_thing],
+            order,
+            num_classes,
+            label_divisor,
         )
-        numbered[numbered < 0] = void_label * label_divisor
-        panoptic[claimed[things]] = numbered[index[things]]
+        panoptic_of_instance[panoptic_of_instance < 0] = void
+        panoptic[claimed] = np.where(on_thing, panoptic_of_instance[index], void)
     return panoptic.reshape(semantic.shape)
 
 
