@@ -43,6 +43,7 @@ from deeplab2_edge.config.textformat import (
     parse_message,
     read_text,
 )
+from deeplab2_edge.config.validate import validate_config
 
 __all__ = [
     "AugmentationOptions",
@@ -75,6 +76,7 @@ __all__ = [
     "parse_override",
     "require_resolved",
     "unresolved_placeholders",
+    "validate_config",
 ]
 
 
