@@ -11,7 +11,6 @@ Every sample offers `name`, `load_image()` and `load_panoptic()`; whatever has t
 three (rendered scenes, for example) can stand where a folder's sample stands.
 """
 
-import colorsys
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.registry import DatasetInfo, load_description
+from deeplab2_edge.datasets.description import load_description
+from deeplab2_edge.datasets.info import DatasetInfo, default_color
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import IMAGE_SUFFIXES, read_image, read_label_png
 
@@ -499,16 +499,14 @@ def _info_from_categories(
 
 
 def _color(given: object, index: int) -> tuple[int, int, int]:
-    """Returns the color of a category, or one that stands out if none is given."""
+    """Returns the color of a category, or one of the palette if none is given."""
     if (
         isinstance(given, list)
         and len(given) == 3
         and all(type(value) is int and 0 <= value <= 255 for value in given)
     ):
         return given[0], given[1], given[2]
-    hue = index * 0.618034 % 1.0  # the golden ratio keeps neighbors apart
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.65, 0.9)
-    return int(red * 255), int(green * 255), int(blue * 255)
+    return default_color(index)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
