@@ -1,0 +1,295 @@
+"""`deeplab2-edge data`: render, build and check data sets."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from deeplab2_edge.errors import UsageError
+
+_EXAMPLES = """\
+examples:
+  deeplab2-edge data synth --output synth/ --num 2000 --split train --shards 8
+  deeplab2-edge data build --input street/train --dataset camvid --output records/
+  deeplab2-edge data check street/train --dataset camvid
+"""
+
+_SYNTH_EXAMPLES = """\
+examples:
+  deeplab2-edge data synth --output synth/ --num 2000 --split train --shards 8
+  deeplab2-edge data synth --output synth/ --num 200 --split val
+  deeplab2-edge data synth --output look/ --num 5 --format folder --size 513x1025
+  deeplab2-edge data synth --output video/ --num 10 --video-frames 6
+
+Every scene follows from its number alone, so the same command draws the same
+pictures. Scenes of `train` and `val` never overlap.
+"""
+
+_BUILD_EXAMPLES = """\
+examples:
+  deeplab2-edge data build --input street/train --dataset camvid --output records/
+  deeplab2-edge data build --input my/val --dataset my/dataset.json \\
+      --output records/ --split val --shards 4 --workers 4
+
+A build that was interrupted continues when the same command is given again.
+"""
+
+_CHECK_EXAMPLES = """\
+examples:
+  deeplab2-edge data check street/train --dataset camvid
+  deeplab2-edge data check records/
+  deeplab2-edge data check my/train --json | jq .problems
+
+Exit code: 0 when all is well, 1 when there are problems, 2 when nothing could be
+checked.
+"""
+
+_MAX_SIDE = 8193
+_SEEDS_PER_SPLIT = 1_000_000
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds `data` and its three actions."""
+    parser = _parser(
+        subparsers, "data", "render, build and check data sets", None, _EXAMPLES
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_synth(actions)
+    _add_build(actions)
+    _add_check(actions)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the action that was named."""
+    action: Callable[[argparse.Namespace], int] = args.run_action
+    return action(args)
+
+
+def _parser(
+    subparsers: Any, name: str, help_text: str, action: Any, examples: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help_text,
+        description=help_text[0].upper() + help_text[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, run_action=action)
+    return parser
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder of results; made if new"
+    )
+    parser.add_argument(
+        "--split", default="train", help="first part of the file names (train)"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=10, metavar="K", help="record files (10)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="W",
+        help="processes (all cores)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace records of another job"
+    )
+    _add_reporting_options(parser)
+
+
+def _add_reporting_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _add_synth(actions: Any) -> None:
+    parser = _parser(
+        actions,
+        "synth",
+        "render street scenes with exact labels",
+        _run_synth,
+        _SYNTH_EXAMPLES,
+    )
+    parser.add_argument(
+        "--num", type=int, required=True, metavar="N", help="scenes, or videos"
+    )
+    parser.add_argument(
+        "--size", type=_size, default=(257, 513), metavar="HxW", help="(257x513)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("records", "folder", "both"),
+        default="records",
+        help="record files, image files in COCO panoptic layout, or both (records)",
+    )
+    parser.add_argument(
+        "--video-frames",
+        type=int,
+        default=0,
+        metavar="T",
+        help="render videos of T frames, with depth in the records",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="first scene of the split (0)"
+    )
+    _add_output_options(parser)
+
+
+def _add_build(actions: Any) -> None:
+    parser = _parser(
+        actions,
+        "build",
+        "write record files from a folder of images and labels",
+        _run_build,
+        _BUILD_EXAMPLES,
+    )
+    parser.add_argument(
+        "--input", required=True, metavar="FOLDER", help="images with labels"
+    )
+    _add_dataset_option(parser)
+    _add_output_options(parser)
+
+
+def _add_check(actions: Any) -> None:
+    parser = _parser(
+        actions,
+        "check",
+        "look for problems in a folder or in record files",
+        _run_check,
+        _CHECK_EXAMPLES,
+    )
+    parser.add_argument(
+        "path", metavar="FOLDER|RECORDS", help="data folder, record folder or file"
+    )
+    _add_dataset_option(parser)
+    _add_reporting_options(parser)
+
+
+def _add_dataset_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME|JSON",
+        help="registered name or description file "
+        "(dataset.json in the folder, or the categories of a COCO file)",
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be HEIGHTxWIDTH, such as 257x513"
+        )
+    size = int(height), int(width)
+    if not all(33 <= side <= _MAX_SIDE for side in size):
+        raise argparse.ArgumentTypeError(f"{text!r}: sides must be 33 to {_MAX_SIDE}")
+    return size
+
+
+def _run_synth(args: argparse.Namespace) -> int:
+    if args.split not in ("train", "val"):
+        raise UsageError(f"--split {args.split!r}: rendered scenes are train or val")
+    if args.num < 1 or args.seed < 0 or args.seed + args.num > _SEEDS_PER_SPLIT:
+        raise UsageError(
+            f"--seed {args.seed} --num {args.num}: need at least one scene, numbered "
+            f"from 0 to {_SEEDS_PER_SPLIT - 1}"
+        )
+    if args.video_frames < 0 or args.video_frames == 1:
+        raise UsageError(f"--video-frames {args.video_frames}: must be 2 or more")
+    _check_counts(args)
+    from deeplab2_edge.train.data import builders
+
+    first = args.seed + (_SEEDS_PER_SPLIT if args.split == "val" else 0)
+    seeds = range(first, first + args.num)
+    report: dict[str, Any] = {}
+    if args.format in ("records", "both"):
+        source: Any = builders.SceneSource(seeds, args.size)
+        if args.video_frames:
+            source = builders.VideoSource(seeds, args.video_frames, args.size)
+        report["records"] = _build(source, args)
+    if args.format in ("folder", "both"):
+        folder = os.path.join(args.output, args.split)
+        num_images = builders.write_scene_folder(
+            folder,
+            seeds,
+            size=args.size,
+            num_frames=args.video_frames,
+            workers=args.workers,
+            quiet=args.quiet,
+        )
+        report["folder"] = {"path": folder, "num_images": num_images}
+    _print_report(report, args.json)
+    return 0
+
+
+def _run_build(args: argparse.Namespace) -> int:
+    _check_counts(args)
+    from deeplab2_edge.datasets.folders import open_folder
+    from deeplab2_edge.datasets.registry import get_dataset
+    from deeplab2_edge.train.data import builders
+
+    info = get_dataset(args.dataset) if args.dataset else None
+    source = builders.FolderSource(open_folder(args.input, info))
+    _print_report({"records": _build(source, args)}, args.json)
+    return 0
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from deeplab2_edge.datasets.check import check_data, format_report
+    from deeplab2_edge.datasets.registry import get_dataset
+
+    info = get_dataset(args.dataset) if args.dataset else None
+    report = check_data(args.path, info, quiet=args.quiet)
+    if args.json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        print(format_report(report))
+    return 0 if report.is_clean else 1
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    if args.shards < 1 or args.workers < 1:
+        raise UsageError(
+            f"--shards {args.shards} --workers {args.workers}: must be 1 or more"
+        )
+
+
+def _build(source: Any, args: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from deeplab2_edge.train.data.builders import build_records
+
+    summary = build_records(
+        source,
+        args.output,
+        args.split,
+        num_shards=args.shards,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        quiet=args.quiet,
+    )
+    return asdict(summary)
+
+
+def _print_report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    from deeplab2_edge.progress import format_seconds
+
+    if records := report.get("records"):
+        kept = f" ({records['num_kept']} kept)" if records["num_kept"] else ""
+        print(
+            f"{records['num_records']} {records['split']} records in "
+            f"{records['num_shards']} shards{kept}, "
+            f"{records['size_bytes'] / 1e6:.1f} MB, "
+            f"{format_seconds(records['seconds'])}: {records['output_dir']}"
+        )
+    if folder := report.get("folder"):
+        print(f"{folder['num_images']} images with labels: {folder['path']}")
