@@ -3,7 +3,9 @@
 `open_folder` recognizes three layouts:
 
     COCO panoptic       <root>/panoptic.json, panoptic/*.png, images/*
-                        or annotations/panoptic_<x>.json, its folder, <x>/*
+                        and as published: COCO (annotations/panoptic_<split>.json),
+                        Cityscapes (gtFine/cityscapes_panoptic_<split>_trainId.json),
+                        ADE20K (ade20k_panoptic_<split>.json)
     plain               <root>/dataset.json, images/*, labels/*.png
     images only         <root>/*.jpg, or <root>/images/*.jpg
 
@@ -30,6 +32,9 @@ DESCRIPTION_NAME = "dataset.json"
 
 # The largest public file, COCO train2017, has 180 MB.
 _MAX_JSON_BYTES = 1024 * 1024 * 1024
+_ANNOTATION_DIRS = ("annotations", "gtFine")
+_TRAIN_ID_SUFFIX = "_trainId"  # Cityscapes: categories are train ids, not label ids
+_CITYSCAPES_IMAGE, _CITYSCAPES_LABEL = "_leftImg8bit", "_gtFine_panoptic"
 # Black is "no segment" in COCO panoptic PNGs, listed or not.
 _VOID_SEGMENT = 0
 # What a 16-bit label PNG says for "ignore": 255 * divisor does not fit in 16 bits.
@@ -191,10 +196,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class FolderDataset:
-    """Is a data set and its samples, sorted by name."""
+    """Is a data set and its samples, sorted by name, and the folders they lie in."""
 
     info: DatasetInfo
     samples: Sequence[Sample]
+    image_dir: Path
+    label_dir: Path | None = None
 
     @property
     def is_labelled(self) -> bool:
@@ -255,7 +262,8 @@ def open_folder(
     read when a sample is asked for them.
 
     Args:
-        root: A folder in one of the layouts of this module.
+        root: A folder in one of the layouts of this module. If it holds annotations
+            of several splits: the annotation JSON of one.
         dataset: Its classes. If None: `dataset.json` in the folder, else the
             categories of the COCO JSON, else a single class `unknown` for a folder
             of images without labels.
@@ -273,12 +281,17 @@ def open_folder(
         (360, 480)
     """
     root = Path(root)
+    annotation = None
+    if root.is_file() and root.suffix == ".json":
+        annotation = root
+        is_nested = root.parent.name in _ANNOTATION_DIRS
+        root = root.parent.parent if is_nested else root.parent
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(f"{root}: expected a folder of images, found {found}")
     if dataset is None and (root / DESCRIPTION_NAME).is_file():
         dataset = load_description(root / DESCRIPTION_NAME)
-    annotation = _find_coco_json(root)
+    annotation = annotation or _find_coco_json(root)
     if annotation is not None:
         return _open_coco(root, annotation, dataset, crowd_is_ignored)
     label_dir = root / "labels"
@@ -294,6 +307,7 @@ def open_folder(
     return FolderDataset(
         dataset or _unknown_dataset(root.name),
         tuple(Sample(name, path) for name, path in images.items()),
+        image_dir,
     )
 
 
@@ -348,31 +362,34 @@ def _open_plain(image_dir: Path, label_dir: Path, info: DatasetInfo) -> FolderDa
             f"{label_dir}: no label fits an image; the label of "
             f"{samples[0].image_path.name} must be {samples[0].name}.png"
         )
-    return FolderDataset(info, tuple(samples))
+    return FolderDataset(info, tuple(samples), image_dir, label_dir)
 
 
 def _find_coco_json(root: Path) -> Path | None:
     """Finds the one annotation file that has a folder of PNGs of the same name."""
     found = [
         path
-        for folder in (root, root / "annotations")
-        for path in sorted(folder.glob("panoptic*.json"))
+        for folder in (root, *(root / name for name in _ANNOTATION_DIRS))
+        for path in sorted(folder.glob("*panoptic*.json"))
         if path.with_suffix("").is_dir()
     ]
     if len(found) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in found)
         raise DataError(
-            f"{root}: found several annotation files ({names}); keep one split per "
-            "folder"
+            f"{root}: found several annotation files ({names}); name one of them "
+            "instead of the folder"
         )
     return found[0] if found else None
 
 
 def _find_coco_images(root: Path, annotation: Path) -> Path:
-    split = annotation.stem.removeprefix("panoptic").removeprefix("_")
+    split = annotation.stem.partition("panoptic")[2].strip("_")
+    split = split.removesuffix(_TRAIN_ID_SUFFIX)
     names = ["images", "input_images"]
     if split:
-        names = [split, f"images/{split}", *names]
+        long_names = {"train": "training", "val": "validation"}  # ADE20K
+        folders = [split, f"images/{split}", f"leftImg8bit/{split}"]
+        names = [*folders, f"images/{long_names.get(split, split)}", *names]
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -386,36 +403,56 @@ def _open_coco(
     root: Path, annotation: Path, info: DatasetInfo | None, crowd_is_ignored: bool
 ) -> FolderDataset:
     document = _read_json(annotation)
-    categories = {
-        _whole(category, "id", annotation): category
-        for category in _objects(document, "categories", annotation)
-    }
     if info is None:
-        info = _info_from_categories(root.name, categories, annotation)
-    images = {
-        image.get("id"): image for image in _objects(document, "images", annotation)
-    }
+        info = _info_from_categories(root.name, document, annotation)
     image_dir = _find_coco_images(root, annotation)
     label_dir = annotation.with_suffix("")
     reader = _SegmentReader(annotation, info, crowd_is_ignored)
+    finder = _ImageFinder(annotation, document, image_dir)
     samples: dict[str, Sample] = {}
     for entry in _objects(document, "annotations", annotation):
-        image = images.get(entry.get("image_id"))
-        if image is None:
-            raise DataError(
-                f"{annotation}: annotation of {entry.get('file_name')!r} names image "
-                f"{entry.get('image_id')!r}, which is not in `images`"
-            )
-        image_path = image_dir / _relative(image, annotation)
         label_path = label_dir / _relative(entry, annotation)
-        name = image_path.relative_to(image_dir).with_suffix("").as_posix()
+        name, image_path = finder.find(entry, label_path)
         if name in samples:
             raise DataError(f"{annotation}: image {name!r} is annotated twice")
         segments = reader.read(entry, label_path.name)
         samples[name] = Sample(name, image_path, CocoLabel(label_path, info, segments))
     if not samples:
         raise DataError(f"{annotation}: holds no annotations")
-    return FolderDataset(info, tuple(samples[name] for name in sorted(samples)))
+    ordered = tuple(samples[name] for name in sorted(samples))
+    return FolderDataset(info, ordered, image_dir, label_dir)
+
+
+class _ImageFinder:
+    """Finds the image of an annotation: by the list of images, else by its name."""
+
+    def __init__(self, path: Path, document: dict[str, Any], image_dir: Path) -> None:
+        self._path = path
+        self._image_dir = image_dir
+        # Converters for Cityscapes and ADE20K leave the list out or name other files.
+        listed = _objects(document, "images", path) if "images" in document else []
+        self._listed = {str(image.get("id")): image for image in listed}
+        self._by_stem: dict[str, Path] | None = None
+
+    def find(self, entry: Mapping[str, Any], label_path: Path) -> tuple[str, Path]:
+        """Returns name and path of the image."""
+        image = self._listed.get(str(entry.get("image_id")))
+        if image is not None:
+            relative = _relative(image, self._path)
+            if (self._image_dir / relative).is_file():
+                return relative.with_suffix("").as_posix(), self._image_dir / relative
+        if self._by_stem is None:
+            self._by_stem = {
+                path.stem.removesuffix(_CITYSCAPES_IMAGE): path
+                for path in _list_images(self._image_dir).values()
+            }
+        stem = label_path.stem.removesuffix(_CITYSCAPES_LABEL)
+        if stem not in self._by_stem:
+            raise DataError(
+                f"{self._path}: the image of annotation {label_path.name} is missing; "
+                f"expected {self._image_dir / stem}.jpg or .png"
+            )
+        return stem, self._by_stem[stem]
 
 
 class _SegmentReader:
@@ -426,12 +463,10 @@ class _SegmentReader:
         self._info = info
         self._crowd_is_ignored = crowd_is_ignored
         self._things = frozenset(info.thing_ids)
-        category_ids = info.category_ids or tuple(range(info.num_classes))
-        self._classes = {
-            category: index
-            for index, category in enumerate(category_ids)
-            if index != info.ignore_label
-        }
+        category_ids: Sequence[int] = range(info.num_classes)
+        if info.category_ids and not path.stem.endswith(_TRAIN_ID_SUFFIX):
+            category_ids = info.category_ids
+        self._classes = {category: index for index, category in enumerate(category_ids)}
 
     def read(self, entry: Mapping[str, Any], where: str) -> tuple[Segment, ...]:
         """Numbers the instances of each class 1, 2, ... in the order of the list."""
@@ -474,11 +509,15 @@ class _SegmentReader:
 
 
 def _info_from_categories(
-    name: str, categories: Mapping[int, Mapping[str, Any]], path: Path
+    name: str, document: dict[str, Any], path: Path
 ) -> DatasetInfo:
     """Makes a data set of the categories of a COCO file, in the order of their ids."""
-    if not categories:
-        raise DataError(f"{path}: `categories` is empty; name a data set")
+    if not document.get("categories"):
+        raise DataError(f"{path}: `categories` is missing or empty; name a data set")
+    categories = {
+        _whole(category, "id", path): category
+        for category in _objects(document, "categories", path)
+    }
     ids = tuple(sorted(categories))
     ignore_label = max(255, len(ids) + 1)
     return DatasetInfo(
