@@ -240,7 +240,9 @@ def evaluation_dataset(
 
     numbers = tf.data.Dataset.range(len(index))
     samples = numbers.map(sample, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    # Nothing can be dropped from batches of one, and their shape is then known.
+    batches = samples.batch(batch_size, drop_remainder=batch_size == 1)
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _refuse_other_pipelines(options: DatasetOptions) -> None:

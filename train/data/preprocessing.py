@@ -11,15 +11,13 @@ same sample, whatever the order, the threads or the interruptions.
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from deeplab2_edge.config import DatasetOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.optional import require
-
-if TYPE_CHECKING:
-    from deeplab2_edge.config.schema import DatasetOptions
 
 tf = require("tensorflow", extra="train")
 
@@ -120,7 +118,7 @@ class PreprocessSettings:
 
     @classmethod
     def from_options(
-        cls, options: "DatasetOptions", label_fill: int
+        cls, options: DatasetOptions, label_fill: int
     ) -> "PreprocessSettings":
         """Reads the settings from the data-set options of a configuration.
 

@@ -7,17 +7,15 @@ handed back to the pixels, so the cost hardly depends on the number of instances
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.config import DatasetOptions
+from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.optional import require
-
-if TYPE_CHECKING:
-    from deeplab2_edge.config.schema import DatasetOptions
-    from deeplab2_edge.datasets.registry import DatasetInfo
 
 tf = require("tensorflow", extra="train")
 
@@ -41,7 +39,7 @@ class TargetSettings:
 
     @classmethod
     def from_options(
-        cls, options: "DatasetOptions", *, has_instances: bool = True
+        cls, options: DatasetOptions, *, has_instances: bool = True
     ) -> "TargetSettings":
         """Reads the settings from the data-set options of a configuration."""
         is_weighted = options.increase_small_instance_weights
@@ -56,7 +54,7 @@ class TargetSettings:
 
 
 def make_targets(
-    panoptic: Any, dataset: "DatasetInfo", settings: TargetSettings
+    panoptic: Any, dataset: DatasetInfo, settings: TargetSettings
 ) -> dict[str, Any]:
     """Makes the targets of one image.
 

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deeplab2_edge import keys
+from deeplab2_edge.config import LossOptions, SingleLossOptions
+from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.losses import pixel
-
-if TYPE_CHECKING:
-    from deeplab2_edge.datasets.registry import DatasetInfo
 
 tf = require("tensorflow", extra="train")
 
@@ -62,19 +61,23 @@ class PanopticLoss:
         dataset: Names the label that is ignored.
 
     Raises:
-        ConfigError: If no term is set, or a term has an unknown loss name.
+        ConfigError: If no term is set, one belongs to another kind of model, or has
+            an unknown name.
 
     References:
         Cheng et al., Panoptic-DeepLab, CVPR 2020, arXiv:1911.10194; the hard-pixel
         mining is that of DeeperLab, arXiv:1902.05093.
     """
 
-    def __init__(self, loss_options: Any, dataset: "DatasetInfo") -> None:
+    def __init__(self, loss_options: LossOptions, dataset: DatasetInfo) -> None:
         self._terms: dict[str, tuple[_Term, Callable[..., Any], float]] = {}
-        for name, term in _TERMS.items():
-            if not loss_options.has(name):
-                continue
-            options = getattr(loss_options, name)
+        for name in loss_options.present():
+            if name not in _TERMS:
+                raise ConfigError(
+                    f"trainer_options.loss_options.{name} is set; this model can be "
+                    f"trained with {', '.join(_TERMS)}"
+                )
+            term, options = _TERMS[name], getattr(loss_options, name)
             function = _loss_function(name, term, options, dataset.ignore_label)
             self._terms[name] = (term, function, float(options.weight))
         if not self._terms:
@@ -115,7 +118,7 @@ class PanopticLoss:
 
 
 def _loss_function(
-    name: str, term: _Term, options: Any, ignore_label: int
+    name: str, term: _Term, options: SingleLossOptions, ignore_label: int
 ) -> Callable[..., Any]:
     field = f"trainer_options.loss_options.{name}"
     if options.name not in term.functions:
