@@ -1,0 +1,457 @@
+"""Samples the world of a seed: the street, its light, what stands and what moves.
+
+The street is cut into blocks of 16 m. A block is drawn from a stream of its own, so
+a world has no end and any moment of it can be built without the moments before.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.synth.camera import Camera, make_camera
+from deeplab2_edge.synth.people import Person
+from deeplab2_edge.synth.scene import CAR, CYCLIST, LABEL_DIVISOR, PEDESTRIAN
+from deeplab2_edge.synth.street import KERB_HEIGHT, Light, Street
+from deeplab2_edge.synth.structures import Barrier, Bin, Building, Pole, Structure, Tree
+from deeplab2_edge.synth.textures import Rng, stream
+from deeplab2_edge.synth.vehicles import CAR_SHAPES, Car, car_paint
+
+BLOCK = 16.0  # metres of street
+FRAME_SECONDS = 0.1
+_BLOCKS_BEHIND, _BLOCKS_AHEAD = 1, 8
+_CAR_REACH, _PERSON_REACH = 46.0, 34.0  # metres; beyond, they would be specks
+# Streams of a world, second key after the seed.
+_GLOBAL, _STATIC, _TRAFFIC = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Is a car, pedestrian or cyclist that moves along the street at a steady speed."""
+
+    thing: Car | Person
+    l: float  # noqa: E741
+    s: float
+    along: float
+    across: float
+    swing_rate: float
+    height: float
+
+
+@dataclass(frozen=True)
+class World:
+    """Holds what is fixed over time in the world of a seed.
+
+    Attributes:
+        crossing: s of a zebra crossing, or None; traffic waits in front of it.
+        ground: Whether the ground behind the pavements (left, right) is grass.
+        weights: Share of blocks with (houses, front gardens, green) behind the
+            pavement, for each side.
+    """
+
+    seed: int
+    street: Street
+    light: Light
+    camera_l: float
+    camera_height: float
+    camera_angles: tuple[float, float, float]
+    focal_factor: float
+    speed: float
+    flow: tuple[float, float]
+    crossing: float | None
+    weights: NDArray[np.float64]
+
+    def camera(self, time: float, size: tuple[int, int]) -> Camera:
+        """Returns the camera at a time in seconds for an image `(height, width)`."""
+        s = self.speed * time
+        yaw, pitch, roll = self.camera_angles
+        sway = 0.004 * np.sin(1.7 * time) if self.speed else 0.0
+        return make_camera(
+            self.street.point(self.camera_l, s, self.camera_height),
+            yaw=yaw + float(np.arctan(self.street.slope(s + 4))),
+            pitch=pitch + sway,
+            roll=roll,
+            focal=self.focal_factor * float(np.sqrt(2.0 * size[0] * size[1])),
+            size=size,
+        )
+
+    def structures(self, time: float) -> list[Structure]:
+        """Returns what stands around the camera."""
+        here = int(self.speed * time // BLOCK)
+        found: list[Structure] = []
+        for block in range(here - _BLOCKS_BEHIND, here + _BLOCKS_AHEAD + 1):
+            for side in (0, 1):
+                found += _static_block(self, block, side)
+        return found
+
+    def things(self, time: float) -> list[Car | Person]:
+        """Returns the cars and people within reach of the camera.
+
+        Instance ids count the movers of all blocks from the first, so they belong to
+        the same thing at any time.
+        """
+        s = self.speed * time
+        fastest = max(abs(v) for v in (*self.flow, 5.0))
+        last = int((s + _CAR_REACH + fastest * time) // BLOCK) + 1
+        counts = {CAR: 0, PEDESTRIAN: 0, CYCLIST: 0}
+        found: list[Car | Person] = []
+        for block in range(-_BLOCKS_BEHIND, last + 1):
+            for kind, mover in _movers(self, block):
+                counts[kind] += 1
+                thing = _at(self.street, mover, time)
+                ahead = float(thing.base[2]) - s
+                reach = _CAR_REACH if kind == CAR else _PERSON_REACH
+                if -6 < ahead < reach:
+                    label = kind * LABEL_DIVISOR + counts[kind]
+                    found.append(replace(thing, label=label))
+        return found
+
+
+def make_world(seed: int) -> World:
+    """Draws the world of a seed."""
+    rng = stream(seed, _GLOBAL)
+    lane = rng.uniform(2.9, 3.5)
+    parking = tuple(float(p) for p in np.where(rng.random(2) < 0.6, 2.2, 0.0))
+    lanes = 2 if rng.random() < 0.15 else 1
+    drive = 1.0 if rng.random() < 0.6 else -1.0  # side of the road traffic keeps to
+    left = -(lane * lanes + parking[0] + 0.2)
+    right = lane * lanes + parking[1] + 0.2
+    pavement = (float(rng.uniform(2.2, 4.2)), float(rng.uniform(2.2, 4.2)))
+    curvature = float(rng.choice([0.0, rng.normal(0, 0.004)]))
+    street = Street(
+        curvature, 90.0, left, right, pavement, float(lane), (parking[0], parking[1])
+    )
+    has_crossing = rng.random() < 0.3
+    waits = has_crossing and rng.random() < 0.8
+    speed = 0.0 if waits else float(rng.uniform(2.0, 9.0))
+    flow = (speed, 0.0 if waits else -float(rng.uniform(3.0, 9.0)))
+    on_pavement = rng.random() < 0.15
+    l = drive * lane * 0.5 + rng.normal(0, 0.3)  # noqa: E741
+    if on_pavement:
+        l = drive * (right if drive > 0 else -left) + drive * 1.0  # noqa: E741
+        speed = speed * 0.2
+    yaw = rng.normal(0, 0.07) - (drive * 0.12 if on_pavement else 0.0)
+    weights = rng.dirichlet([2.2, 1.6, 1.3], 2)
+    return World(
+        seed=seed,
+        street=street,
+        light=_make_light(rng),
+        camera_l=float(l),
+        camera_height=float(rng.uniform(1.35, 2.1)),
+        camera_angles=(
+            float(yaw),
+            float(rng.uniform(-0.03, 0.09)),
+            float(rng.normal(0, 0.012)),
+        ),
+        focal_factor=float(rng.uniform(0.72, 1.05)),
+        speed=float(speed),
+        flow=(flow[0] * drive, flow[1] * drive) if drive > 0 else (flow[0], flow[1]),
+        crossing=float(rng.uniform(8, 16)) if has_crossing else None,
+        weights=weights,
+    )
+
+
+def _make_light(rng: Rng) -> Light:
+    kind = rng.random()
+    elevation = rng.uniform(0.45, 1.15)
+    azimuth = rng.uniform(-np.pi, np.pi)
+    if kind < 0.35:  # overcast
+        ambient = np.array([0.86, 0.89, 0.94]) * rng.uniform(0.85, 1.05)
+        sun = np.array([0.16, 0.15, 0.14])
+    elif kind < 0.88:  # sunshine
+        ambient = np.array([0.5, 0.54, 0.62]) * rng.uniform(0.85, 1.1)
+        sun = np.array([0.72, 0.67, 0.58]) * rng.uniform(0.8, 1.1)
+    else:  # dusk
+        elevation = rng.uniform(0.2, 0.4)
+        ambient = np.array([0.46, 0.44, 0.54]) * rng.uniform(0.85, 1.15)
+        sun = np.array([0.5, 0.32, 0.18])
+    level = np.cos(elevation)
+    to_sun = np.array(
+        [level * np.sin(azimuth), np.sin(elevation), level * np.cos(azimuth)]
+    )
+    return Light(to_sun, ambient, sun, 0.35 <= kind < 0.88, kind >= 0.88)
+
+
+def _static_block(world: World, block: int, side: int) -> list[Structure]:
+    """Draws the houses, gardens and furniture of one block on one side."""
+    street = world.street
+    rng = stream(world.seed, _STATIC, block + 1000, side)
+    sign = 1 if side else -1
+    kerb = street.right if side else -street.left
+    line = kerb + street.pavement[side]
+    start = block * BLOCK
+    found: list[Structure] = []
+
+    def key() -> tuple[int, ...]:
+        return (int(rng.integers(1 << 31)),)
+
+    def tree(l: float, s: float, height: float) -> Tree:  # noqa: E741
+        return Tree(street.point(sign * l, s), key(), height)
+
+    kind = rng.choice(3, p=world.weights[side])
+    if kind == 0:  # houses at the pavement
+        cut = start + rng.uniform(6, 10)
+        for s0, s1 in ((start, cut), (cut, start + BLOCK)):
+            found.append(
+                Building(
+                    street,
+                    key(),
+                    sign * line,
+                    s0,
+                    s1,
+                    rng.uniform(6, 16),
+                    rng.uniform(7, 11),
+                    rng.random() < 0.45,
+                    rng.random() < 0.35,
+                )
+            )
+    elif kind == 1:  # front gardens behind a fence or a hedge
+        setback = rng.uniform(3, 6)
+        s0, s1 = start + rng.uniform(0.5, 3), start + BLOCK - rng.uniform(0.5, 3)
+        found.append(
+            Building(
+                street,
+                key(),
+                sign * (line + setback),
+                s0,
+                s1,
+                rng.uniform(4.5, 8),
+                rng.uniform(7, 9),
+                False,
+                rng.random() < 0.8,
+            )
+        )
+        found.append(
+            Barrier(
+                street,
+                key(),
+                sign * line,
+                start,
+                start + BLOCK,
+                rng.uniform(0.9, 1.6),
+                rng.random() < 0.35,
+            )
+        )
+        if rng.random() < 0.6:
+            found.append(
+                tree(line + setback * 0.5, rng.uniform(s0, s1), rng.uniform(3, 6))
+            )
+    else:  # green, with a fence now and then
+        if rng.random() < 0.65:
+            found.append(
+                Barrier(
+                    street,
+                    key(),
+                    sign * line,
+                    start,
+                    start + BLOCK,
+                    rng.uniform(1.0, 2.0),
+                    rng.random() < 0.3,
+                )
+            )
+        for i in range(int(rng.integers(2, 5))):
+            found.append(
+                tree(
+                    line + rng.uniform(1.5, 9),
+                    start + (i + rng.random()) * 4,
+                    rng.uniform(3, 9),
+                )
+            )
+        if rng.random() < 0.5:
+            found.append(
+                Building(
+                    street,
+                    key(),
+                    sign * (line + 12),
+                    start,
+                    start + BLOCK,
+                    rng.uniform(6, 14),
+                    8,
+                    False,
+                    rng.random() < 0.5,
+                )
+            )
+    edge = kerb + 0.45
+    found.append(_furniture(world, rng, sign, edge, start + rng.uniform(1, 4)))
+    if rng.random() < 0.4:
+        found.append(_furniture(world, rng, sign, edge, start + rng.uniform(9, 11)))
+    if rng.random() < 0.35:
+        found.append(tree(edge + 0.2, start + rng.uniform(6, 8), rng.uniform(4, 8)))
+    if rng.random() < 0.18:
+        color = (
+            float(rng.integers(20, 190)),
+            float(rng.integers(20, 160)),
+            float(rng.integers(20, 160)),
+        )
+        found.append(
+            Bin(
+                street.point(sign * edge, start + rng.uniform(12, 15), KERB_HEIGHT),
+                (rng.uniform(0.4, 0.7), rng.uniform(0.8, 1.3)),
+                color,
+            )
+        )
+    return found
+
+
+def _furniture(world: World, rng: Rng, sign: int, l: float, s: float) -> Pole:  # noqa: E741
+    grey = float(rng.choice([40, 80, 130, 170]))
+    color = (grey, grey + float(rng.uniform(-8, 8)), grey + float(rng.uniform(-10, 12)))
+    if rng.random() < 0.2:
+        color = (110.0, 84.0, 62.0)
+    signs = []
+    is_lamp = rng.random() < 0.45
+    if not is_lamp or rng.random() < 0.35:
+        signs.append(
+            (
+                float(rng.uniform(2.3, 2.9)),
+                float(rng.uniform(0.75, 1.1)),
+                int(rng.integers(1 << 31)),
+            )
+        )
+        if rng.random() < 0.3:
+            signs.append((signs[0][0] - 0.95, 0.65, int(rng.integers(1 << 31))))
+    return Pole(
+        world.street,
+        world.street.point(sign * l, s),
+        float(rng.uniform(5.5, 8.5)) if is_lamp else float(rng.uniform(3.0, 3.6)),
+        float(rng.uniform(0.14, 0.24)) if is_lamp else float(rng.uniform(0.09, 0.14)),
+        color,
+        -sign * float(rng.uniform(0.8, 1.8)) if is_lamp else 0.0,
+        tuple(signs),
+    )
+
+
+def _movers(world: World, block: int) -> list[tuple[int, Mover]]:
+    """Draws the traffic that starts in one block, at time 0."""
+    street = world.street
+    rng = stream(world.seed, _TRAFFIC, block + 1000)
+    start = block * BLOCK
+    found: list[tuple[int, Mover]] = []
+    names = tuple(CAR_SHAPES)
+    mine = 1.0 if world.camera_l > 0 else -1.0
+
+    def car(l: float, s: float, heading: float, speed: float) -> None:  # noqa: E741
+        shape = CAR_SHAPES[names[rng.integers(len(names))]]
+        factor = rng.uniform(0.95, 1.06)
+        shape = replace(
+            shape,
+            length=shape.length * factor,
+            height=shape.height * rng.uniform(0.96, 1.05),
+        )
+        thing = Car(
+            np.zeros(3),
+            np.array([0, 0, heading]),
+            shape,
+            car_paint(rng),
+            0,
+            world.light.is_dusk,
+        )
+        found.append((CAR, Mover(thing, l, s, speed, 0.0, 0.0, 0.0)))
+
+    def person(l: float, s: float, along: float, across: float, *, rides: bool) -> None:  # noqa: E741
+        heading = (
+            np.array([across, 0.0, along])
+            if along or across
+            else np.array([rng.choice([-1.0, 1.0]), 0.0, rng.normal()])
+        )
+        heading = heading / np.linalg.norm(heading)
+        height = (
+            rng.uniform(1.55, 1.92)
+            if rides or rng.random() < 0.87
+            else rng.uniform(1.15, 1.4)
+        )
+        moves = bool(along or across)
+        thing = Person(
+            np.zeros(3),
+            heading,
+            height,
+            rng.uniform(0, 2 * np.pi),
+            0.5 if moves else 0.12,
+            int(rng.integers(1 << 31)),
+            0,
+            rides,
+        )
+        kind = CYCLIST if rides else PEDESTRIAN
+        ground = 0.0 if rides or across else KERB_HEIGHT
+        found.append(
+            (kind, Mover(thing, l, s, along, across, 6.0 if moves else 0.0, ground))
+        )
+
+    for side in (0, 1):
+        kerb = street.right if side else -street.left
+        sign = 1.0 if side else -1.0
+        is_mine = sign == mine
+        park = street.parking[side]
+        if park and rng.random() < 0.5:
+            car(
+                sign * (kerb - park * 0.5 + 0.05),
+                start + rng.uniform(5, 11),
+                1.0 if is_mine else -1.0,
+                0.0,
+            )
+        speed = abs(world.flow[0]) if is_mine else -abs(world.flow[1])
+        clear = block >= 1 if is_mine else block >= 0
+        if world.crossing is not None and speed == 0 and start < world.crossing + 4:
+            clear = clear and not is_mine and start + 5 > world.crossing + 4
+        if clear and rng.random() < (0.4 if is_mine else 0.5):
+            car(
+                sign * street.lane * 0.5 + rng.normal(0, 0.15),
+                start + rng.uniform(6, 10),
+                1.0 if is_mine else -1.0,
+                speed,
+            )
+        if rng.random() < 0.3 and (block >= 0):
+            pace = speed and np.sign(speed) * rng.uniform(3, 5)
+            edge = kerb - park - 0.45
+            person(
+                sign * edge,
+                start + rng.uniform(14.5, 16.5) - 8 * (block == 0),
+                float(pace) or float(1e-3 if is_mine else -1e-3),
+                0.0,
+                rides=True,
+            )
+        slots = rng.permutation(4)[: rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25])]
+        for slot in slots:
+            l = sign * (kerb + rng.uniform(1.0, street.pavement[side] - 0.4))  # noqa: E741
+            walks = rng.random() < 0.75
+            along = float(rng.choice([-1, 1]) * rng.uniform(0.7, 1.6)) if walks else 0.0
+            person(
+                l,
+                start + (slot + 0.5) * 4 + rng.uniform(-1, 1),
+                along,
+                0.0,
+                rides=False,
+            )
+    if (
+        world.crossing is not None
+        and world.flow[0] == 0
+        and block == int(world.crossing // BLOCK)
+    ):
+        for _ in range(int(rng.integers(1, 3))):
+            direction = float(rng.choice([-1, 1]))
+            person(
+                rng.uniform(street.left, street.right),
+                world.crossing + rng.uniform(0.6, 3.0),
+                0.0,
+                direction * rng.uniform(0.8, 1.4),
+                rides=False,
+            )
+    return found
+
+
+def _at(street: Street, mover: Mover, time: float) -> Car | Person:
+    """Places a mover at a time, turned along the street."""
+    s = mover.s + mover.along * time
+    # Who crosses the road stops on the other side.
+    l = mover.l + mover.across * time  # noqa: E741
+    if mover.across:
+        l = float(np.clip(l, street.left - 1.2, street.right + 1.2))  # noqa: E741
+    base = street.point(l, s, mover.height)
+    forward = street.forward(s)
+    right = np.array([forward[2], 0.0, -forward[0]])
+    heading = mover.thing.forward
+    turned = heading[2] * forward + heading[0] * right
+    if isinstance(mover.thing, Person):
+        phase = mover.thing.phase + mover.swing_rate * time
+        return replace(mover.thing, base=base, forward=turned, phase=phase)
+    return replace(mover.thing, base=base, forward=turned)
