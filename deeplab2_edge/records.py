@@ -19,10 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.datasets.check import CheckReport
+from deeplab2_edge.datasets.description import load_description
+from deeplab2_edge.datasets.folders import (
+    DESCRIPTION_NAME,
+    LabelMaps,
+    label_problems,
+)
+from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.images import MAX_PIXELS, ImageHeader, read_header
 from deeplab2_edge.optional import require
+from deeplab2_edge.progress import progress
 
 tf = require("tensorflow", extra="train")
 
@@ -354,6 +363,54 @@ def count_records(path: str | os.PathLike[str]) -> int:
     return count
 
 
+def check_records(
+    root: str | os.PathLike[str],
+    dataset: DatasetInfo | None = None,
+    *,
+    quiet: bool = False,
+) -> CheckReport:
+    """Checks record files: checksums, sizes, images, classes and instance ids.
+
+    Args:
+        root: A folder of shards, or one record file.
+        dataset: The classes; if None, `dataset.json` beside the records.
+        quiet: Show no progress.
+
+    Raises:
+        DataError: If there are no records, or nothing tells their data set.
+        ConfigError: If `dataset.json` is wrong.
+    """
+    files = list_record_files(root)
+    if dataset is None:
+        description = files[0].parent / DESCRIPTION_NAME
+        if not description.is_file():
+            raise DataError(
+                f"{root}: nothing tells the classes of these records; name a data set "
+                f"or put {DESCRIPTION_NAME} beside them"
+            )
+        dataset = load_description(description)
+    report = CheckReport(str(root))
+    report.start(dataset)
+    counts = {}
+    for path in files:
+        try:
+            counts[path] = count_records(path)
+        except DataError as error:
+            report.add_problem(path, str(error))
+    everything = (
+        (path, index, record)
+        for path in counts
+        for index, record in _readable_records(path, report)
+    )
+    total = sum(counts.values())
+    for path, index, record in progress(
+        everything, total=total, label="checking", quiet=quiet
+    ):
+        _check_record(record, f"{path}[{index}]", dataset, report)
+    report.finish()
+    return report
+
+
 def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
     """Writes one record file, whole or not at all, and returns the record count.
 
@@ -389,6 +446,39 @@ def list_record_files(root: str | os.PathLike[str], split: str = "*") -> list[Pa
     if not found:
         raise DataError(f"{root}: holds no record files ({split}-*.tfrecord)")
     return found
+
+
+def _readable_records(path: Path, report: CheckReport) -> Iterator[tuple[int, bytes]]:
+    """Yields records with their index up to the first damaged one, which is noted."""
+    try:
+        yield from enumerate(read_records(path))
+    except DataError as error:
+        report.add_problem(path, str(error))
+
+
+def _check_record(
+    record: bytes, where: str, info: DatasetInfo, report: CheckReport
+) -> None:
+    try:
+        decoded = decode_example(record, where=where)
+    except DataError as error:
+        report.add_problem(where, str(error))
+        return
+    report.add_image((int(decoded[HEIGHT]), int(decoded[WIDTH])))
+    if LABEL not in decoded:
+        report.add_problem(where, "has no label; training needs one")
+        return
+    divisor = info.label_divisor
+    for key in (LABEL, PREV_LABEL, NEXT_LABEL):
+        if key not in decoded:
+            continue
+        panoptic = decoded[key][..., 0]
+        maps = LabelMaps(panoptic // divisor, panoptic % divisor)
+        if key == LABEL:
+            report.add_label(where, maps)
+        else:  # the neighbors are counted where they are the frame itself
+            for message in label_problems(maps, info):
+                report.add_problem(where, f"{key}: {message}")
 
 
 def _check_stored_image(data: bytes, size: Sequence[int], where: str) -> ImageHeader:

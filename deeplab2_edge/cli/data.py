@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from deeplab2_edge.errors import UsageError
@@ -241,16 +242,26 @@ def _run_build(args: argparse.Namespace) -> int:
 
 
 def _run_check(args: argparse.Namespace) -> int:
-    from deeplab2_edge.datasets.check import check_data, format_report
+    from deeplab2_edge.datasets.check import check_folder, format_report
     from deeplab2_edge.datasets.registry import get_dataset
 
     info = get_dataset(args.dataset) if args.dataset else None
-    report = check_data(args.path, info, quiet=args.quiet)
+    if _holds_records(Path(args.path)):
+        from deeplab2_edge.records import check_records
+
+        report = check_records(args.path, info, quiet=args.quiet)
+    else:
+        report = check_folder(args.path, info, quiet=args.quiet)
     if args.json:
         print(json.dumps(report.to_json(), indent=1))
     else:
         print(format_report(report))
     return 0 if report.is_clean else 1
+
+
+def _holds_records(path: Path) -> bool:
+    is_record_folder = path.is_dir() and any(path.glob("*.tfrecord"))
+    return is_record_folder or path.name.endswith(".tfrecord")
 
 
 def _check_counts(args: argparse.Namespace) -> None:

@@ -303,7 +303,7 @@ def open_folder(
                 f"write {DESCRIPTION_NAME} beside it with the list of classes"
             )
         return _open_plain(image_dir, label_dir, dataset)
-    images = _list_images(image_dir)
+    images = list_images(image_dir)
     return FolderDataset(
         dataset or _unknown_dataset(root.name),
         tuple(Sample(name, path) for name, path in images.items()),
@@ -329,7 +329,7 @@ def _unknown_dataset(name: str) -> DatasetInfo:
     )
 
 
-def _list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path) -> dict[str, Path]:
     """Lists images below a folder: name without suffix -> path, sorted."""
     images: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -351,7 +351,7 @@ def _list_images(folder: Path) -> dict[str, Path]:
 
 
 def _open_plain(image_dir: Path, label_dir: Path, info: DatasetInfo) -> FolderDataset:
-    images = _list_images(image_dir)
+    images = list_images(image_dir)
     samples = []
     for name, path in images.items():
         label_path = label_dir / f"{name}.png"
@@ -444,7 +444,7 @@ class _ImageFinder:
         if self._by_stem is None:
             self._by_stem = {
                 path.stem.removesuffix(_CITYSCAPES_IMAGE): path
-                for path in _list_images(self._image_dir).values()
+                for path in list_images(self._image_dir).values()
             }
         stem = label_path.stem.removesuffix(_CITYSCAPES_LABEL)
         if stem not in self._by_stem:

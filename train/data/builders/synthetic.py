@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.datasets.description import save_description
 from deeplab2_edge.datasets.folders import DESCRIPTION_NAME
 from deeplab2_edge.datasets.info import DatasetInfo
-from deeplab2_edge.datasets.registry import get_dataset
+from deeplab2_edge.datasets.street import SYNTHETIC_STREET
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.images import encode_jpeg, write_png
@@ -22,10 +22,6 @@ from deeplab2_edge.progress import progress
 from deeplab2_edge.records import DEPTH_SCALE, Frame, encode_example
 from deeplab2_edge.synth import Scene, render_scene, render_video
 from deeplab2_edge.train.data.builders.parallel import run_tasks
-
-DATASET_NAME = "synthetic_street"
-TRAIN_SEED = 0
-VALIDATION_SEED = 1_000_000
 
 # Real cameras write JPEG too; 95 leaves edges clean.
 _JPEG_QUALITY = 95
@@ -48,7 +44,7 @@ class SceneSource:
     @property
     def info(self) -> DatasetInfo:
         """The data set of rendered scenes."""
-        return get_dataset(DATASET_NAME)
+        return SYNTHETIC_STREET
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -90,7 +86,7 @@ class VideoSource:
     @property
     def info(self) -> DatasetInfo:
         """The data set of rendered scenes."""
-        return get_dataset(DATASET_NAME)
+        return SYNTHETIC_STREET
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -180,7 +176,7 @@ def write_scene_folder(
     )
     for _ in progress(items, total=len(seeds), label="writing images", quiet=quiet):
         pass
-    info = get_dataset(DATASET_NAME)
+    info = SYNTHETIC_STREET
     names = sorted(pictures)
     _write_json(output / "panoptic.json", _coco_document(info, names, size, pictures))
     _write_json(
@@ -221,7 +217,7 @@ class _FolderWriter:
             temporary.write_bytes(_jpeg(scene))
         depth = stored_depth(scene.depth).astype(np.uint16)
         write_png(self.output / "depth" / f"{name}.png", depth)
-        info = get_dataset(DATASET_NAME)
+        info = SYNTHETIC_STREET
         is_void = scene.panoptic == info.ignored_panoptic_id
         ids = np.where(is_void, 0, scene.panoptic + 1)
         write_png(self.output / "panoptic" / f"{name}.png", _id_to_rgb(ids))
