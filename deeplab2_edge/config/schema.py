@@ -36,7 +36,12 @@ else:  # typing.dataclass_transform arrives with Python 3.11
 
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 
-Scalar = str | int | float | bool
+_EXPECTED: dict[type, str] = {
+    str: "a quoted string",
+    int: "a 32-bit integer",
+    float: "a finite number",
+    bool: "true or false",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +62,7 @@ class FieldSpec:
     @property
     def expected(self) -> str:
         """The kind in words, for error messages."""
-        words = {
-            str: "a quoted string",
-            int: "a 32-bit integer",
-            float: "a finite number",
-            bool: "true or false",
-        }
-        return words.get(self.kind, f"a {self.kind.__name__} message")
+        return _EXPECTED.get(self.kind, f"a {self.kind.__name__} message")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -93,7 +92,7 @@ class Message:
             value = getattr(self, name)
             if not self.has(name):
                 if isinstance(value, float):  # defaults are single precision too
-                    object.__setattr__(self, name, _to_float32(value, spec.expected))
+                    object.__setattr__(self, name, to_float32(value))
                 continue
             if value is None:  # None un-sets: replace(depth_head=None)
                 self._unset(name)
@@ -203,7 +202,7 @@ def check_value(spec: FieldSpec, value: Any) -> Any:
             integer".
     """
     if spec.kind is float and not isinstance(value, bool | str):
-        return _to_float32(value, spec.expected)
+        return to_float32(value)
     if spec.kind is int and not isinstance(value, bool | float | str):
         try:
             number = int(value.__index__())  # also takes NumPy integers
@@ -214,16 +213,23 @@ def check_value(spec: FieldSpec, value: Any) -> Any:
         return number
     if spec.kind in (int, float) or not isinstance(value, spec.kind):
         raise ValueError(spec.expected)
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("text that UTF-8 can write")
     return value
 
 
-def _to_float32(value: Any, expected: str) -> float:
+def to_float32(value: Any) -> float:
+    """Rounds a number to single precision.
+
+    Raises:
+        ValueError: If it is no number or not finite in single precision.
+    """
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", value))
     except (OverflowError, struct.error):
-        raise ValueError(expected) from None
+        rounded = math.nan
     if not math.isfinite(rounded):
-        raise ValueError(expected)
+        raise ValueError(_EXPECTED[float])
     return float(rounded)
 
 

@@ -13,7 +13,6 @@ import dataclasses
 import difflib
 import os
 import re
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ from deeplab2_edge.config.schema import (
     MessageT,
     ModelOptions,
     check_value,
+    to_float32,
 )
 from deeplab2_edge.errors import ConfigError
 
@@ -434,9 +434,11 @@ def _escape_character(character: str) -> str:
 
 def _shortest_float32(value: float) -> str:
     """Returns the shortest decimal that rounds to the same single precision number."""
-    for digits in range(1, 10):  # 9 digits always suffice for single precision
+    for digits in range(1, 9):
         text = f"{value:.{digits}g}"
-        (rounded,) = struct.unpack("<f", struct.pack("<f", float(text)))
-        if rounded == value:
-            break
-    return repr(float(text))
+        try:
+            if to_float32(float(text)) == value:
+                return repr(float(text))
+        except ValueError:
+            continue  # the largest numbers, rounded up, leave single precision
+    return repr(float(f"{value:.9g}"))  # 9 digits suffice for single precision

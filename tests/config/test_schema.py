@@ -92,6 +92,11 @@ def test_published_defaults() -> None:
             lambda: SolverOptions(base_learning_rate=1e60),
             "base_learning_rate: found 1e.60; expected a finite number",
         ),
+        (lambda: BackboneOptions(name="\udcff"), "expected text that UTF-8 can write"),
+        (
+            lambda: SolverOptions(weight_decay="1"),  # type: ignore[arg-type]
+            "found '1'; expected a finite number",
+        ),
         (lambda: SolverOptions(weight_decay=float("nan")), "a finite number"),
         (
             lambda: DatasetOptions(crop_size=1025),  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deeplab2_edge.config import (
@@ -248,6 +248,12 @@ def test_floats_are_written_short() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [3.4028234663852886e38, 1e-45, -0.0, 16777215, 1 / 3])
+def test_extreme_floats_read_back_the_same(value: float) -> None:
+    solver = SolverOptions(weight_decay=value)
+    assert parse_message(SolverOptions, format_config(solver)) == solver
+
+
 def test_an_empty_repeated_field_stays_set() -> None:
     options = DatasetOptions(crop_size=())
     assert parse_message(DatasetOptions, format_config(options)) == options
@@ -280,7 +286,12 @@ def messages(draw: st.DrawFn, kind: type[Message]) -> Message:
     return kind(**values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(messages(ExperimentOptions))
 def test_what_is_written_reads_back_the_same(config: ExperimentOptions) -> None:
     assert parse_config(format_config(config)) == config
@@ -293,7 +304,7 @@ SOUP = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(SOUP, max_size=30).map("".join))
 def test_no_text_does_worse_than_a_config_error(text: str) -> None:
     try:
