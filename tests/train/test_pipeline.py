@@ -1,0 +1,176 @@
+"""The input pipeline: every record once per epoch, resumable at any step."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from deeplab2_edge.config import AugmentationOptions, DatasetOptions
+from deeplab2_edge.datasets.registry import get_dataset
+from deeplab2_edge.errors import ConfigError, DataError
+
+tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+records = pytest.importorskip("deeplab2_edge.records")
+pipeline = pytest.importorskip("deeplab2_edge.train.data.pipeline")
+
+pytestmark = pytest.mark.tf
+
+INFO = get_dataset("camvid")
+NUM_RECORDS = 7
+
+
+def record(number: int, *, has_label: bool = True) -> bytes:
+    """Makes a gray image whose brightness is its number, with one car."""
+    image = np.full((20, 30, 3), number, np.uint8)
+    panoptic = np.zeros((20, 30), np.int32)
+    panoptic[5:10, 5:15] = 8 * INFO.label_divisor + 1
+    encoded = cv2.imencode(".png", image)[1].tobytes()
+    frame = records.Frame(encoded, panoptic if has_label else None)
+    return bytes(records.encode_example(frame, filename=f"image{number}"))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> DatasetOptions:
+    shards = [range(0, 4), range(4, 4), range(4, NUM_RECORDS)]
+    for shard, numbers in enumerate(shards):
+        path = tmp_path / f"train-{shard:05d}-of-00003.tfrecord"
+        records.write_records(path, map(record, numbers))
+    return DatasetOptions(
+        file_pattern=(f"{tmp_path}/train-*.tfrecord",),
+        batch_size=2,
+        crop_size=(17, 33),
+        augmentations=AugmentationOptions(min_scale_factor=0.5, max_scale_factor=2.0),
+    )
+
+
+def batches(options: DatasetOptions, count: int, **settings: Any) -> list[Any]:
+    dataset = pipeline.training_dataset(options, INFO, **{"seed": 3} | settings)
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def test_a_run_resumed_anywhere_sees_the_batches_of_an_uninterrupted_one(
+    options: DatasetOptions,
+) -> None:
+    whole = batches(options, 12)
+    for start in (0, 3, 7, 8):  # within, at and beyond the first epoch
+        resumed = batches(options, 3, start_step=start)
+        for expected, found in zip(whole[start:], resumed, strict=False):
+            assert expected.keys() == found.keys()
+            for key in expected:
+                np.testing.assert_array_equal(expected[key], found[key])
+
+
+def test_every_epoch_is_another_permutation_of_all_records() -> None:
+    order = pipeline.shuffled_order(50, seed=1, start=0).take(150).as_numpy_iterator()
+    positions, numbers = zip(*order, strict=True)
+    assert positions == tuple(range(150))
+    epochs = [numbers[start : start + 50] for start in (0, 50, 100)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert len(set(epochs)) == 3
+
+
+def test_a_seed_decides_the_order_and_the_augmentation(options: DatasetOptions) -> None:
+    first, again, other = (batches(options, 3, seed=seed) for seed in (1, 1, 2))
+    images = [np.stack([b["image"] for b in run]) for run in (first, again, other)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_a_record_gets_another_crop_in_every_epoch(options: DatasetOptions) -> None:
+    alone = options.replace(batch_size=NUM_RECORDS)
+    areas = [np.sort((b["semantic_gt"] == 8).sum((1, 2))) for b in batches(alone, 2)]
+    assert areas[0].tolist() != areas[1].tolist()
+
+
+def test_training_batches_have_static_shapes(options: DatasetOptions) -> None:
+    spec = pipeline.training_dataset(options, INFO, seed=0).element_spec
+    assert {key: tuple(value.shape) for key, value in spec.items()} == {
+        "image": (2, 17, 33, 3),
+        "semantic_gt": (2, 17, 33),
+        "semantic_loss_weight": (2, 17, 33),
+        "is_crowd_gt": (2, 17, 33),
+        "panoptic_gt": (2, 17, 33),
+        "instance_center_gt": (2, 17, 33),
+        "center_loss_weight": (2, 17, 33),
+        "instance_regression_gt": (2, 17, 33, 2),
+        "regression_loss_weight": (2, 17, 33),
+    }
+
+
+def test_a_semantic_model_gets_no_instances(options: DatasetOptions) -> None:
+    (batch,) = batches(options, 1, has_instances=False)
+    assert set(batch) == {
+        "image",
+        "semantic_gt",
+        "semantic_loss_weight",
+        "is_crowd_gt",
+    }
+
+
+def test_evaluation_gives_every_record_once_in_order(options: DatasetOptions) -> None:
+    dataset = pipeline.evaluation_dataset(options, INFO)
+    samples = list(dataset.as_numpy_iterator())
+    names = [sample["image_name"][0].decode() for sample in samples]
+    assert names == [f"image{number}" for number in range(NUM_RECORDS)]
+    sample = samples[5]
+    assert sample["size_raw"].tolist() == [[20, 30]]
+    assert sample["panoptic_raw"].shape == (1, 20, 30)
+    assert sample["resized_image"].shape == (1, 17, 25, 3)  # 20x30 shrunk to the crop
+    assert sample["image"].shape == (1, 17, 33, 3)
+    assert (sample["image"][0, :, :25] == 5).all()
+    assert (sample["image"][0, :, 25:] == 127.5).all()
+    assert (sample["panoptic_gt"][0, :, 25:] == INFO.ignored_panoptic_id).all()
+
+
+def test_records_without_labels_can_be_predicted_but_not_trained_on(
+    options: DatasetOptions, tmp_path: Path
+) -> None:
+    path = tmp_path / "test.tfrecord"
+    records.write_records(path, [record(0, has_label=False)])
+    unlabelled = options.replace(file_pattern=(str(path),))
+    with pytest.raises(DataError, match="test.tfrecord.*no panoptic label"):
+        batches(unlabelled, 1)
+    dataset = pipeline.evaluation_dataset(
+        unlabelled.replace(decode_groundtruth_label=False), INFO
+    )
+    (sample,) = dataset.as_numpy_iterator()
+    assert set(sample) == {"image", "resized_image", "image_name", "size_raw"}
+
+
+def test_missing_files_are_named(options: DatasetOptions) -> None:
+    with pytest.raises(DataError, match="nowhere/\\*' matches no file"):
+        batches(options.replace(file_pattern=("nowhere/*",)), 1)
+
+
+def test_empty_files_are_named(options: DatasetOptions, tmp_path: Path) -> None:
+    (tmp_path / "empty.tfrecord").touch()
+    with pytest.raises(DataError, match="empty.tfrecord.* hold no records"):
+        batches(options.replace(file_pattern=(f"{tmp_path}/empty.tfrecord",)), 1)
+
+
+def test_a_file_cut_short_is_named(options: DatasetOptions, tmp_path: Path) -> None:
+    path = tmp_path / "train-00002-of-00003.tfrecord"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match="00002.*record 2 is cut short"):
+        batches(options, 1)
+
+
+def test_a_changed_byte_is_noticed(options: DatasetOptions, tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00003.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="00000.*record 0: cannot be read"):
+        batches(options, 1)
+
+
+def test_an_unresolved_placeholder_is_named(options: DatasetOptions) -> None:
+    with pytest.raises(ConfigError, match="TRAIN_SET"):
+        batches(options.replace(file_pattern=("${TRAIN_SET}",)), 1)
+
+
+def test_what_only_other_models_use_is_refused(options: DatasetOptions) -> None:
+    with pytest.raises(ConfigError, match="use_two_frames is set"):
+        batches(options.replace(use_two_frames=True), 1)
