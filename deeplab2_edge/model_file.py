@@ -415,8 +415,13 @@ def read_graph_bytes(path: str | os.PathLike[str]) -> bytes:
         with source.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
+        what = (
+            "the name of a checkpoint, not a converted model"
+            if str(source) == "demo"
+            else "no such file"
+        )
         raise ModelFileError(
-            f"{source}: no such file; give a converted model, or {_HOW_TO_MAKE}"
+            f"{source}: {what}; give a .tflite file, or {_HOW_TO_MAKE}"
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error

@@ -1,0 +1,170 @@
+"""`deeplab2-edge doctor`: what is installed, what is missing, how to get it."""
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import sys
+from typing import Any
+
+from deeplab2_edge.version import __version__
+
+_EPILOG = """\
+Exit code 1 if something is missing that `deeplab2-edge run` needs.
+
+examples:
+  deeplab2-edge doctor
+  deeplab2-edge doctor --json
+"""
+
+_OLDEST_PYTHON = (3, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Package:
+    """Is one thing to look for.
+
+    Attributes:
+        title: As people call it.
+        modules: (module, distribution); the first that is there counts.
+        needed_for: Commands that need it.
+        install: The line that brings it.
+        is_required: Whether `run` needs it.
+        is_light: Import it to see that it works; else only look whether it is there,
+            since TensorFlow takes many seconds.
+    """
+
+    title: str
+    modules: tuple[tuple[str, str], ...]
+    needed_for: str
+    install: str
+    is_required: bool = False
+    is_light: bool = False
+
+
+_PACKAGES = (
+    _Package(
+        "NumPy", (("numpy", "numpy"),), "everything", "pip install numpy", True, True
+    ),
+    _Package(
+        "OpenCV",
+        (
+            ("cv2", "opencv-python"),
+            ("cv2", "opencv-python-headless"),
+            ("cv2", "opencv-contrib-python"),
+            ("cv2", "opencv-contrib-python-headless"),
+        ),
+        "everything",
+        "pip install opencv-python",
+        True,
+        True,
+    ),
+    _Package(
+        "TFLite interpreter",
+        (
+            ("ai_edge_litert.interpreter", "ai-edge-litert"),
+            ("tflite_runtime.interpreter", "tflite-runtime"),
+        ),
+        "run, benchmark, inspect",
+        "pip install ai-edge-litert  (32-bit ARM: pip install tflite-runtime)",
+        True,
+        True,
+    ),
+    _Package(
+        "TensorFlow",
+        (("tensorflow", "tensorflow"), ("tensorflow", "tensorflow-cpu")),
+        "train, evaluate, convert",
+        "pip install 'deeplab2-edge[train,convert]'",
+    ),
+    _Package(
+        "tf_keras",
+        (("tf_keras", "tf-keras"),),
+        "train, evaluate, convert",
+        "pip install 'deeplab2-edge[train,convert]'",
+    ),
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to the parser."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="show what is installed, what is missing and how to get it",
+        description="Checks this installation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reports; returns 1 if something needed is missing."""
+    checks = [_check_python(), *(_check_package(package) for package in _PACKAGES)]
+    is_healthy = all(check["ok"] for check in checks if check["required"])
+    if args.json:
+        document = {
+            "ok": is_healthy,
+            "version": __version__,
+            "system": platform.platform(),
+            "checks": checks,
+        }
+        print(json.dumps(document, indent=1))
+        return 0 if is_healthy else 1
+    print(f"deeplab2-edge {__version__} on {platform.platform()}")
+    for check in checks:
+        mark = "ok" if check["ok"] else ("MISSING" if check["required"] else "-")
+        print(f"  {mark:<8}{check['name']:<20}{check['found'] or 'not installed'}")
+    for check in checks:
+        if not check["ok"]:
+            print(f"{check['name']} is for {check['needed_for']}: {check['install']}")
+    if is_healthy:
+        print("ready: deeplab2-edge run MODEL INPUT")
+    return 0 if is_healthy else 1
+
+
+def _check_python() -> dict[str, Any]:
+    return {
+        "name": "Python",
+        "ok": sys.version_info >= _OLDEST_PYTHON,
+        "required": True,
+        "found": platform.python_version(),
+        "needed_for": "everything",
+        "install": "use Python 3.10 or newer",
+    }
+
+
+def _check_package(package: _Package) -> dict[str, Any]:
+    is_found, found = _find(package)
+    return {
+        "name": package.title,
+        "ok": is_found,
+        "required": package.is_required,
+        "found": found,
+        "needed_for": package.needed_for,
+        "install": package.install,
+    }
+
+
+def _find(package: _Package) -> tuple[bool, str | None]:
+    """Says whether a package works, and what was found."""
+    for module, distribution in package.modules:
+        if importlib.util.find_spec(module.split(".")[0]) is None:
+            continue
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if package.is_light:
+            try:
+                importlib.import_module(module)
+            except Exception as error:  # a broken binary can raise anything
+                reason = " ".join(str(error).split())[:120]
+                return False, f"{distribution} {version}, broken: {reason}"
+        return True, f"{distribution} {version}"
+    return False, None

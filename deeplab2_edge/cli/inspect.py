@@ -1,0 +1,120 @@
+"""`deeplab2-edge inspect`: what is inside a model file."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplab2_edge.model_file import ModelMetadata
+    from deeplab2_edge.runtime.interpreter import TensorInfo
+
+_EPILOG = """\
+examples:
+  deeplab2-edge inspect model.tflite
+  deeplab2-edge inspect model.tflite --json | jq .op_counts
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command to the parser."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="show metadata, ops and tensors of a model file",
+        description="Shows what is inside a converted model, and that it is whole.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="FILE", help="a .tflite file made by `deeplab2-edge convert`"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document instead of text"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads, verifies and describes the file."""
+    from pathlib import Path
+
+    from deeplab2_edge.model_file import read_model_file
+    from deeplab2_edge.runtime.interpreter import describe_graph
+
+    model = read_model_file(args.model)
+    graph = describe_graph(model)
+    file_bytes = Path(args.model).stat().st_size
+    if args.json:
+        document = {
+            "path": args.model,
+            "file_bytes": file_bytes,
+            "graph_bytes": len(model.graph),
+            "has_golden": model.golden is not None,
+            "op_counts": dict(graph.op_counts),
+            "num_tensors": graph.num_tensors,
+            "inputs": [_tensor_document(tensor) for tensor in graph.inputs],
+            "outputs": [_tensor_document(tensor) for tensor in graph.outputs],
+            "metadata": json.loads(model.metadata.to_json()),
+        }
+        print(json.dumps(document, indent=1))
+        return 0
+    print(
+        f"{args.model}: {file_bytes} bytes, graph {len(model.graph)}, SHA-256 verified"
+    )
+    _print_metadata(model.metadata)
+    print(f"self test    {'golden image and heads' if model.golden else 'none'}")
+    for title, tensors in (("input", graph.inputs), ("outputs", graph.outputs)):
+        for tensor in tensors:
+            print(f"{title:<13}{_tensor_line(tensor)}")
+            title = ""
+    total = sum(graph.op_counts.values())
+    print(f"ops          {total} ops, {graph.num_tensors} tensors")
+    for name, count in graph.op_counts.items():
+        print(f"  {count:>5}  {name}")
+    return 0
+
+
+def _print_metadata(metadata: "ModelMetadata") -> None:
+    merge = metadata.merge
+    things = [metadata.class_names[i] for i in metadata.thing_ids]
+    stuff = [name for name in metadata.class_names if name not in things]
+    height, width = metadata.canvas
+    head_height, head_width = metadata.head_size
+    lines = {
+        "name": metadata.name,
+        "network": f"{metadata.meta_architecture}, {metadata.backbone}, "
+        f"output stride {metadata.output_stride}",
+        "quantization": metadata.quantization,
+        "canvas": f"{width}x{height}, heads {head_width}x{head_height}",
+        "resize": f"min {metadata.resize.min}, max {metadata.resize.max}, "
+        f"factor {metadata.resize.factor}",
+        "things": ", ".join(things) or "none",
+        "stuff": ", ".join(stuff) or "none",
+        "panoptic id": f"class * {metadata.label_divisor} + number; void is class "
+        f"{metadata.ignore_label}",
+        "merge": f"center threshold {merge.center_score_threshold:g}, NMS "
+        f"{merge.nms_kernel}, at most {merge.keep_k_centers} centers, stuff from "
+        f"{merge.stuff_area_limit} px",
+    }
+    for key, value in metadata.provenance.items():
+        lines[key.replace("_", " ")] = (
+            value if isinstance(value, str) else json.dumps(value)
+        )
+    for name, value in lines.items():
+        print(f"{name:<13}{value}")
+
+
+def _tensor_document(tensor: "TensorInfo") -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": tensor.scale,
+        "zero_point": tensor.zero_point,
+    }
+
+
+def _tensor_line(tensor: "TensorInfo") -> str:
+    line = f"{tensor.name} {tensor.dtype} {list(tensor.shape)}"
+    if tensor.scale:
+        line += f", scale {tensor.scale:g}, zero point {tensor.zero_point}"
+    return line

@@ -1,0 +1,97 @@
+"""Describes the machine, so that a measurement can be understood later."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from deeplab2_edge.runtime.interpreter import runtime_info
+from deeplab2_edge.version import __version__
+
+_CPU = Path("/sys/devices/system/cpu")
+_THERMAL = Path("/sys/class/thermal")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Gives what decides about speed, ready for JSON; None where it is unknown.
+
+    Returns:
+        `cpu`, `board`, `architecture`, `cores`, `usable_cores`, `governor`,
+        `max_frequency_mhz`, `temperature_c`, `memory_bytes`, `system`, `python`,
+        `versions` of `deeplab2-edge`, `numpy`, `opencv` and the interpreter.
+    """
+    runtime = runtime_info()
+    return {
+        "cpu": _cpu_name(),
+        "board": _read(Path("/proc/device-tree/model")),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "governor": _read(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "max_frequency_mhz": _max_frequency_mhz(),
+        "temperature_c": temperature_c(),
+        "memory_bytes": _memory_bytes(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {
+            "deeplab2-edge": __version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            runtime.name: runtime.version,
+        },
+    }
+
+
+def temperature_c() -> float | None:
+    """Gives the temperature of the hottest thermal zone, None if unreadable."""
+    values = []
+    for zone in _THERMAL.glob("thermal_zone*/temp"):
+        text = _read(zone) or ""
+        if text.lstrip("-").isdigit():
+            values.append(int(text) / 1000)
+    return max(values, default=None)
+
+
+def peak_memory_bytes() -> int | None:
+    """Gives the largest resident memory of this process so far, None if unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.strip("\0 \n\t") or None
+
+
+def _cpu_name() -> str | None:
+    # x86 says "model name", old ARM kernels "Hardware"; ARM64 says neither.
+    fields: dict[str, str] = {}
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields.get("model name") or fields.get("Hardware") or platform.processor()
+
+
+def _max_frequency_mhz() -> int | None:
+    text = _read(_CPU / "cpu0/cpufreq/cpuinfo_max_freq") or ""
+    return int(text) // 1000 if text.isdigit() else None
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
