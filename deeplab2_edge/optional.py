@@ -1,7 +1,10 @@
 """Optional packages, imported at the first line that needs them."""
 
+import contextlib
 import importlib
 import os
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 from deeplab2_edge.errors import MissingExtraError
@@ -20,15 +23,42 @@ def require(module: str, *, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: If the package is not installed.
     """
-    if module.split(".")[0] in ("tensorflow", "tf_keras"):
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    root = module.split(".")[0]
     try:
+        if root in ("tensorflow", "tf_keras") and "tensorflow" not in sys.modules:
+            _import_tensorflow()
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+        if error.name not in (root, "tensorflow"):
             raise
         raise MissingExtraError(
             f"this needs the package {module!r}, which is not installed; "
             f"run: pip install 'deeplab2-edge[{extra}]'"
         ) from None
+
+
+def _import_tensorflow() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with _quiet_stderr():
+        tensorflow = importlib.import_module("tensorflow")
+        # The look for accelerators is what complains of machines that have none.
+        tensorflow.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hides what native code prints: TensorFlow starts with notes on every build flag.
+
+    Errors of the import itself are Python exceptions and come through.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -12,7 +12,12 @@ _LOG_SECONDS = 30.0  # how often a log file gets a line
 
 
 def progress(
-    iterable: Iterable[_T], *, total: int, label: str, quiet: bool = False
+    iterable: Iterable[_T],
+    *,
+    total: int,
+    label: str,
+    quiet: bool = False,
+    status: Callable[[], str] | None = None,
 ) -> Iterator[_T]:
     """Passes items through and reports on stderr how far the work is.
 
@@ -21,6 +26,7 @@ def progress(
         total: Number of items expected.
         label: What is being done, for example `"rendering"`.
         quiet: Report nothing.
+        status: Gives a few words to add to a report, for example the current loss.
     """
     if quiet:
         yield from iterable
@@ -34,9 +40,11 @@ def progress(
         now = time.monotonic()
         if now - last >= interval:
             last = now
-            _report(label, count, total, now - start, is_terminal)
+            note = status() if status is not None else ""
+            _report(label, count, total, now - start, is_terminal, note)
     if is_terminal and count:
-        _report(label, count, total, time.monotonic() - start, True)
+        note = status() if status is not None else ""
+        _report(label, count, total, time.monotonic() - start, True, note)
         print(file=sys.stderr)
 
 
@@ -47,10 +55,12 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _report(label: str, count: int, total: int, elapsed: float, bar: bool) -> None:
+def _report(
+    label: str, count: int, total: int, elapsed: float, bar: bool, note: str
+) -> None:
     share = min(count / total, 1.0) if total else 1.0
     left = format_seconds(elapsed / count * max(total - count, 0))
-    text = f"{label} {count}/{total}, {left} left"
+    text = f"{label} {count}/{total}, {left} left" + (f", {note}" if note else "")
     if bar:
         filled = int(share * _BAR_WIDTH)
         drawn = "#" * filled + "." * (_BAR_WIDTH - filled)

@@ -21,12 +21,9 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.datasets.check import CheckReport
 from deeplab2_edge.datasets.description import load_description
-from deeplab2_edge.datasets.folders import (
-    DESCRIPTION_NAME,
-    LabelMaps,
-    label_problems,
-)
+from deeplab2_edge.datasets.folders import DESCRIPTION_NAME
 from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.datasets.labels import LabelMaps, label_problems
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.images import MAX_PIXELS, ImageHeader, read_header
@@ -330,13 +327,18 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 
 def count_records(path: str | os.PathLike[str]) -> int:
-    """Counts the records of a file by walking over them, without reading them.
+    """Counts the records of a file by walking over them; errors: `record_offsets`."""
+    return len(record_offsets(path))
+
+
+def record_offsets(path: str | os.PathLike[str]) -> list[int]:
+    """Finds where the records of a file begin, without reading their content.
 
     Raises:
         DataError: If the file is missing, or a record is cut short or larger than
             `MAX_RECORD_BYTES`; names file and record index.
     """
-    count = 0
+    offsets: list[int] = []
     try:
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -347,20 +349,45 @@ def count_records(path: str | os.PathLike[str]) -> int:
                 length = _FRAME_HEADER.unpack(header)[0] if left >= 0 else 0
                 if left < 0 or length > left:
                     raise DataError(
-                        f"{path}: record {count} is cut short or damaged; copy the "
-                        "file again or write it anew"
+                        f"{path}: record {len(offsets)} is cut short or damaged; copy "
+                        "the file again or write it anew"
                     )
                 if length > MAX_RECORD_BYTES:
                     raise DataError(
-                        f"{path}: record {count} has {length} bytes; at most "
+                        f"{path}: record {len(offsets)} has {length} bytes; at most "
                         f"{MAX_RECORD_BYTES} are accepted"
                     )
+                offsets.append(position)
                 position += _FRAME_HEADER.size + length + _FRAME_FOOTER_BYTES
                 file.seek(position)
-                count += 1
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return count
+    return offsets
+
+
+def read_record(path: str | os.PathLike[str], offset: int, *, where: str) -> bytes:
+    """Reads the record that begins at an offset, checksum verified.
+
+    Raises:
+        DataError: If it is damaged; names `where`.
+    """
+    signature = {"output_types": [tf.string], "output_shapes": [[]]}
+    try:
+        remaining = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[str(path)],
+            compression_type="",
+            buffer_size=tf.constant(0, tf.int64),  # reads one record, not ahead
+            byte_offsets=tf.constant([offset], tf.int64),
+        )
+        first = tf.raw_ops.TakeDataset(
+            input_dataset=remaining, count=tf.constant(1, tf.int64), **signature
+        )
+        element = tf.raw_ops.DatasetToSingleElement(dataset=first, **signature)
+    except tf.errors.OpError as error:
+        raise DataError(
+            f"{where} is damaged (wrong checksum); copy the file again or write it anew"
+        ) from error
+    return bytes(element[0].numpy())
 
 
 def check_records(
@@ -442,7 +469,8 @@ def list_record_files(root: str | os.PathLike[str], split: str = "*") -> list[Pa
     root = Path(root)
     if root.is_file():
         return [root]
-    found = sorted(root.glob(f"{split}-*.tfrecord"))
+    shards = root.glob(f"{split}-*.tfrecord")
+    found = sorted(p for p in shards if not p.name.startswith("."))  # unfinished ones
     if not found:
         raise DataError(f"{root}: holds no record files ({split}-*.tfrecord)")
     return found

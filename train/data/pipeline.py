@@ -7,10 +7,8 @@ run would see, at once: records are read by their place in the file, none is ski
 """
 
 import glob
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from deeplab2_edge import keys, records
@@ -93,7 +91,7 @@ def index_records(options: DatasetOptions) -> RecordIndex:
     places = [
         (number, offset)
         for number, path in enumerate(ordered)
-        for offset in _record_offsets(path)
+        for offset in records.record_offsets(path)
     ]
     if not places:
         raise DataError(f"the files of file_pattern {list(patterns)} hold no records")
@@ -282,32 +280,3 @@ def _check_first_record(
             f"{where}: holds no panoptic label; write the records with labels (or, "
             "to predict only, set decode_groundtruth_label: false)"
         )
-
-
-# A record: length (8 bytes), checksum of the length (4), content, its checksum (4).
-_LENGTH = struct.Struct("<Q")
-_BEFORE_CONTENT, _AFTER_CONTENT = 12, 4
-
-
-def _record_offsets(path: str) -> list[int]:
-    """Gives the places where the records of a file begin."""
-    offsets: list[int] = []
-    try:
-        size = Path(path).stat().st_size
-        with open(path, "rb") as file:
-            position = 0
-            while position < size:
-                file.seek(position)
-                header = file.read(_LENGTH.size)
-                if len(header) == _LENGTH.size:
-                    end = position + _BEFORE_CONTENT + _LENGTH.unpack(header)[0]
-                if len(header) < _LENGTH.size or end + _AFTER_CONTENT > size:
-                    raise DataError(
-                        f"{path}: record {len(offsets)} is cut short or damaged; copy "
-                        "the file again or write it anew"
-                    )
-                offsets.append(position)
-                position = end + _AFTER_CONTENT
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return offsets

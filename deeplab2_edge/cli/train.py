@@ -1,0 +1,123 @@
+"""`deeplab2-edge train`: trains an experiment."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplab2_edge.train.trainer import TrainingSummary
+
+_EXAMPLES = """\
+examples:
+  deeplab2-edge train my_experiment.textproto --output runs
+  deeplab2-edge train synthetic_street_mobilenet_v3_small --output runs \\
+    --set '${TRAIN_SET}=data/synthetic/train-*.tfrecord' \\
+    --set '${VAL_SET}=data/synthetic/val-*.tfrecord'
+  deeplab2-edge train my_experiment.textproto --output runs \\
+    --set train_dataset_options.batch_size=4 --steps 100
+
+The same command again resumes where the run stopped.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train an experiment, or resume it",
+        description="Trains an experiment, from where an earlier run of it stopped.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config", help="text-format experiment, or the name of a shipped recipe"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="checkpoints and summaries go to DIR/<experiment_name>",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the experiment, or fill a ${PLACEHOLDER}; repeatable",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="stop at step N, before the end"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("train", "train_and_eval"),
+        default="train",
+        help="train_and_eval evaluates the last checkpoint on eval_dataset_options",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default 0")
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="fixed summation order: a resumed run equals an uninterrupted one bit "
+        "for bit; slower",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    from deeplab2_edge.cli.experiments import load_experiment
+    from deeplab2_edge.train.trainer import train
+
+    config = load_experiment(args.config, args.set)
+    summary = train(
+        config,
+        args.output,
+        seed=args.seed,
+        deterministic=args.deterministic,
+        stop_after=args.steps,
+        quiet=args.quiet,
+    )
+    document = _describe(summary)
+    if args.mode == "train_and_eval":
+        from deeplab2_edge.metrics.evaluation import format_report
+        from deeplab2_edge.train.evaluation import evaluate_experiment
+
+        report = evaluate_experiment(config, summary.checkpoint, quiet=args.quiet)
+        document["evaluation"] = report.to_json()
+        if not args.json:
+            print(format_report(report))
+    if args.json:
+        print(json.dumps(document, indent=1))
+    else:
+        _print(summary)
+    return 0
+
+
+def _describe(summary: "TrainingSummary") -> dict[str, Any]:
+    return {
+        "output_dir": str(summary.output_dir),
+        "checkpoint": summary.checkpoint,
+        "first_step": summary.first_step,
+        "last_step": summary.last_step,
+        "losses": summary.losses,
+        "skipped_steps": summary.skipped_steps,
+        "steps_per_second": summary.steps_per_second,
+    }
+
+
+def _print(summary: "TrainingSummary") -> None:
+    if summary.last_step == summary.first_step:
+        print(f"nothing left to train: step {summary.last_step} was reached before")
+    else:
+        losses = ", ".join(f"{n} {v:.4f}" for n, v in sorted(summary.losses.items()))
+        print(
+            f"trained steps {summary.first_step + 1} to {summary.last_step} at "
+            f"{summary.steps_per_second:.2f} steps/s\n{losses}"
+        )
+    if summary.skipped_steps:
+        print(f"{summary.skipped_steps} steps were left out: loss not finite")
+    print(f"checkpoint: {summary.checkpoint}")
+    print(f"curves: tensorboard --logdir {summary.output_dir}")

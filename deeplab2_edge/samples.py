@@ -1,0 +1,155 @@
+"""Opens whatever a user calls data: a folder, records, or the synthetic world.
+
+Commands that look at images one by one (evaluation, calibration, verification) read
+all three kinds through the same samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, SampleLike, open_folder
+from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset, load_description
+from deeplab2_edge.errors import DataError, UsageError
+
+# Stands where a path is expected; `synthetic:train` picks the other split.
+SYNTHETIC = "synthetic"
+_SYNTHETIC_SIZE = (257, 513)
+# Scenes of the synthetic world when no number is asked for.
+_DEFAULT_SCENES = 64
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Holds samples and the classes of their labels.
+
+    Attributes:
+        info: Classes; a placeholder for a folder of bare images.
+        samples: In a fixed order.
+    """
+
+    info: DatasetInfo
+    samples: Sequence[SampleLike]
+
+
+@dataclass(frozen=True)
+class RecordSample:
+    """Is one record of a record file, decoded when asked for.
+
+    Attributes:
+        name: File and number of the record.
+        path: The record file.
+        offset: Where the record begins.
+    """
+
+    name: str
+    path: Path
+    offset: int
+
+    def load_image(self) -> NDArray[np.uint8]:
+        """Returns `[H, W, 3]` RGB."""
+        image: NDArray[np.uint8] = self._decode()["image"]
+        return image
+
+    def load_panoptic(self) -> NDArray[np.int32] | None:
+        """Returns `[H, W]` panoptic ids, None if the record has no label."""
+        label = self._decode().get("label")
+        return None if label is None else np.asarray(label[..., 0], np.int32)
+
+    def _decode(self) -> dict[str, Any]:
+        from deeplab2_edge import records  # needs TensorFlow, folders do not
+
+        serialized = records.read_record(self.path, self.offset, where=self.name)
+        return records.decode_example(serialized, where=self.name)
+
+
+def open_samples(
+    location: str | Path,
+    dataset: DatasetInfo | None = None,
+    *,
+    limit: int | None = None,
+    synthetic_size: tuple[int, int] = _SYNTHETIC_SIZE,
+) -> SampleSet:
+    """Opens data for reading image by image.
+
+    Args:
+        location: A folder of images (see `datasets.folders`), a folder or a file of
+            records, a pattern of record files, or `synthetic[:train|:val]`.
+        dataset: Classes of the labels; by default what lies beside the data.
+        limit: At most so many samples, spread evenly over all.
+        synthetic_size: (height, width) of synthetic scenes.
+
+    Raises:
+        DataError: If there is nothing to read.
+        UsageError: If `limit` is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the number of images is {limit}; must be at least 1")
+    text = str(location)
+    if text == SYNTHETIC or text.startswith(f"{SYNTHETIC}:"):
+        return _open_synthetic(text, limit or _DEFAULT_SCENES, synthetic_size)
+    files = _record_files(text)
+    if files:
+        found = SampleSet(_record_info(files[0].parent, dataset), _list_records(files))
+    else:
+        folder = open_folder(location, dataset)
+        found = SampleSet(folder.info, folder.samples)
+    return SampleSet(found.info, _spread(found.samples, limit))
+
+
+def _open_synthetic(text: str, count: int, size: tuple[int, int]) -> SampleSet:
+    from deeplab2_edge import synth
+
+    starts = {"train": synth.TRAIN_SEED_START, "val": synth.VALIDATION_SEED_START}
+    split = text.partition(":")[2] or "val"
+    if split not in starts:
+        raise UsageError(f"{text!r}: the synthetic world has the splits train and val")
+    seeds = range(starts[split], starts[split] + count)
+    return SampleSet(
+        get_dataset("synthetic_street"), synth.synthetic_samples(seeds, size)
+    )
+
+
+def _record_files(location: str) -> list[Path]:
+    path = Path(location)
+    if path.is_dir():
+        return sorted(path.glob("*.tfrecord"))
+    if path.is_file():
+        return [path]
+    return sorted(path.parent.glob(path.name)) if "*" in path.name else []
+
+
+def _record_info(folder: Path, dataset: DatasetInfo | None) -> DatasetInfo:
+    if dataset is not None:
+        return dataset
+    description = folder / DESCRIPTION_NAME
+    if not description.is_file():
+        raise DataError(
+            f"{folder}: {DESCRIPTION_NAME} is missing, which names the classes of the "
+            "records; name a data set, or copy the file from where they were written"
+        )
+    return load_description(description)
+
+
+def _list_records(files: Sequence[Path]) -> list[SampleLike]:
+    from deeplab2_edge import records
+
+    found: list[SampleLike] = [
+        RecordSample(f"{path}: record {number}", path, offset)
+        for path in files
+        for number, offset in enumerate(records.record_offsets(path))
+    ]
+    if not found:
+        raise DataError(f"{files[0].parent}: the record files hold no records")
+    return found
+
+
+def _spread(samples: Sequence[SampleLike], limit: int | None) -> Sequence[SampleLike]:
+    if limit is None or limit >= len(samples):
+        return samples
+    picks = np.linspace(0, len(samples) - 1, limit).round().astype(int)
+    return [samples[pick] for pick in picks]

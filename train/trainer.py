@@ -1,0 +1,285 @@
+"""The training loop: resumable, observable, the same after a kill."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deeplab2_edge.checkpoints import load_weights, track, variable_paths
+from deeplab2_edge.config import (
+    ExperimentOptions,
+    format_config,
+    require_resolved,
+    validate_config,
+)
+from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
+from deeplab2_edge.errors import CheckpointError, DeepLabEdgeError
+from deeplab2_edge.files import atomic_write, ensure_output_dir
+from deeplab2_edge.models import build_model
+from deeplab2_edge.optional import require
+from deeplab2_edge.progress import progress
+from deeplab2_edge.train.data.pipeline import training_dataset
+from deeplab2_edge.train.losses import PanopticLoss
+from deeplab2_edge.train.optimizers import build_optimizer
+from deeplab2_edge.train.schedules import build_schedule
+from deeplab2_edge.train.step import SKIPPED, make_train_step
+from deeplab2_edge.train.summaries import SummaryWriter
+
+tf = require("tensorflow", extra="train")
+
+CONFIG_NAME = "config.textproto"
+# Published rule: which root items a flag of the configuration leaves out.
+_SEMANTIC_LAST_LAYER = ("semantic_last_layer",)
+_INSTANCE_LAST_LAYERS = (
+    "instance_center_head_last_layer",
+    "instance_regression_head_last_layer",
+    "motion_regression_head_last_layer",
+)
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """Says how a training run ended.
+
+    Attributes:
+        output_dir: Where checkpoints and summaries are.
+        checkpoint: Prefix of the last checkpoint.
+        first_step: Step at which this process began; above 0 after a resume.
+        last_step: Step at which it ended.
+        losses: Mean of every loss over the last interval.
+        skipped_steps: Steps left out because of a loss that was not finite.
+        seconds: Time of this process's steps.
+    """
+
+    output_dir: Path
+    checkpoint: str
+    first_step: int
+    last_step: int
+    losses: dict[str, float]
+    skipped_steps: int
+    seconds: float
+
+    @property
+    def steps_per_second(self) -> float:
+        """Speed of this process, 0 if nothing was left to do."""
+        steps = self.last_step - self.first_step
+        return steps / self.seconds if steps and self.seconds else 0.0
+
+
+def train(
+    config: ExperimentOptions,
+    model_dir: str | Path,
+    *,
+    seed: int = 0,
+    deterministic: bool = False,
+    stop_after: int | None = None,
+    quiet: bool = False,
+) -> TrainingSummary:
+    """Trains an experiment, from where an earlier run of it stopped.
+
+    Data order, augmentation and dropout are functions of `seed` and the step, so a run
+    that is killed and started again sees what an uninterrupted one sees.
+
+    Args:
+        config: The experiment.
+        model_dir: Results go to `<model_dir>/<experiment_name>`.
+        seed: Of weights, data order and augmentation.
+        deterministic: Use only ops with a fixed summation order: a resumed run then
+            equals an uninterrupted one bit for bit; somewhat slower.
+        stop_after: Stop at this step, before the configured number.
+        quiet: Report no progress.
+
+    Raises:
+        ConfigError: If the configuration makes no sense.
+        DataError: If records are missing or damaged.
+        CheckpointError: If a checkpoint to start from does not fit.
+        DeepLabEdgeError: If training diverged.
+    """
+    info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
+    validate_config(config, info, needs=("model_options", "train_dataset_options"))
+    output_dir = ensure_output_dir(Path(model_dir) / config.experiment_name)
+    _remember_config(config, output_dir)
+    tf.random.set_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    run = _Run(config, info, output_dir, seed)
+    return run.train(stop_after=stop_after, quiet=quiet)
+
+
+class _Run:
+    """Holds what lives as long as one training process."""
+
+    def __init__(
+        self, config: ExperimentOptions, info: DatasetInfo, output_dir: Path, seed: int
+    ) -> None:
+        self.config = config
+        self.info = info
+        self.output_dir = output_dir
+        self.seed = seed
+        self.options = config.trainer_options
+        solver = self.options.solver_options
+        self.model = build_model(
+            config, input_size=config.train_dataset_options.crop_size
+        )
+        self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.schedule = build_schedule(solver)
+        self.optimizer = build_optimizer(solver)
+        self.optimizer.build(self.model.trainable_variables)
+        self.manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                global_step=self.global_step,
+                optimizer=self.optimizer,
+                **track(variable_paths(self.model)),
+            ),
+            str(output_dir),
+            max_to_keep=self.options.num_checkpoints_to_keep,
+            checkpoint_name="ckpt",
+        )
+        self._restore()
+        self.step_function = make_train_step(
+            self.model,
+            PanopticLoss(self.options.loss_options, info),
+            self.optimizer,
+            self.global_step,
+            solver=solver,
+        )
+
+    def train(self, *, stop_after: int | None, quiet: bool) -> TrainingSummary:
+        first = int(self.global_step)
+        last = self.options.solver_options.training_number_of_steps
+        if stop_after is not None:
+            last = min(last, stop_after)
+        meter = _Meter()
+        skipped = 0
+        started = time.monotonic()
+        with SummaryWriter(self.output_dir / "train", self.info) as summaries:
+            steps = progress(
+                self._steps(first, last),
+                total=last - first,
+                label="training",
+                quiet=quiet,
+                status=meter.status,
+            )
+            for step, batch, losses in steps:
+                meter.add(losses)
+                if step % self.options.save_summaries_steps == 0 or step == last:
+                    means = meter.means()
+                    skipped += meter.count_skipped()
+                    self._refuse_divergence(meter, step)
+                    summaries.scalars(
+                        step,
+                        means,
+                        learning_rate=float(self.schedule(step)),
+                        steps_per_second=meter.steps_per_second(),
+                    )
+                    meter.start_interval()
+                if step % self.options.save_checkpoints_steps == 0 or step == last:
+                    self.manager.save(step)
+                    summaries.images(step, batch, self.model)
+        return TrainingSummary(
+            output_dir=self.output_dir,
+            checkpoint=str(self.manager.latest_checkpoint),
+            first_step=first,
+            last_step=max(first, last),
+            losses=meter.last_means,
+            skipped_steps=skipped,
+            seconds=time.monotonic() - started,
+        )
+
+    def _steps(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
+        if first >= last:
+            return
+        dataset = training_dataset(
+            self.config.train_dataset_options,
+            self.info,
+            seed=self.seed,
+            start_step=first,
+        )
+        batches = iter(dataset)
+        for step in range(first + 1, last + 1):
+            batch = next(batches)
+            yield step, batch, self.step_function(batch)
+
+    def _restore(self) -> None:
+        latest = self.manager.latest_checkpoint
+        if latest is not None:
+            try:
+                status = self.manager.checkpoint.restore(latest)
+                status.assert_existing_objects_matched()
+            except (AssertionError, ValueError, tf.errors.OpError) as error:
+                raise CheckpointError(
+                    f"{latest}: does not fit this experiment "
+                    f"({str(error).splitlines()[0]}); give another --model-dir, or "
+                    "remove the folder to start anew"
+                ) from None
+            return
+        options = self.config.model_options
+        initial = require_resolved(options, "initial_checkpoint")
+        if not initial:
+            return
+        skip: list[str] = []
+        if not options.restore_semantic_last_layer_from_initial_checkpoint:
+            skip += _SEMANTIC_LAST_LAYER
+        if not options.restore_instance_last_layer_from_initial_checkpoint:
+            skip += _INSTANCE_LAST_LAYERS
+        load_weights(self.model, initial, skip=skip, allow_partial=True)
+
+    def _refuse_divergence(self, meter: "_Meter", step: int) -> None:
+        if meter.is_all_skipped:
+            raise DeepLabEdgeError(
+                f"the loss was not finite in every step of the last interval, up to "
+                f"step {step}; lower solver_options.base_learning_rate or set "
+                "use_gradient_clipping, then start again: training resumes from "
+                f"{self.manager.latest_checkpoint}"
+            )
+
+
+class _Meter:
+    """Averages losses over an interval without waiting for every step."""
+
+    def __init__(self) -> None:
+        self.last_means: dict[str, float] = {}
+        self.start_interval()
+
+    def start_interval(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._count = 0
+        self._started = time.monotonic()
+
+    def add(self, losses: dict[str, Any]) -> None:
+        self._count += 1
+        # A step that is not finite must not poison the mean.
+        kept = 1.0 - losses[SKIPPED]
+        for name, value in losses.items():
+            clean = value if name == SKIPPED else tf.math.multiply_no_nan(value, kept)
+            self._sums[name] = self._sums.get(name, 0.0) + clean
+
+    def means(self) -> dict[str, float]:
+        kept = max(self._count - self.count_skipped(), 1)
+        self.last_means = {
+            name: float(total) / kept
+            for name, total in self._sums.items()
+            if name != SKIPPED
+        }
+        return self.last_means
+
+    def count_skipped(self) -> int:
+        return int(float(self._sums.get(SKIPPED, 0.0)))
+
+    @property
+    def is_all_skipped(self) -> bool:
+        return self._count > 0 and self.count_skipped() == self._count
+
+    def steps_per_second(self) -> float:
+        return self._count / max(time.monotonic() - self._started, 1e-9)
+
+    def status(self) -> str:
+        total = self.means().get("total_loss") if self._count else None
+        return "" if total is None else f"loss {total:.3f}"
+
+
+def _remember_config(config: ExperimentOptions, output_dir: Path) -> None:
+    """Writes the experiment beside its results, where other commands look for it."""
+    with atomic_write(output_dir / CONFIG_NAME) as temporary:
+        temporary.write_text(format_config(config))
