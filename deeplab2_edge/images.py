@@ -148,6 +148,33 @@ def decode_label_png(data: bytes, *, where: str) -> NDArray[Any]:
     return label
 
 
+def list_images(folder: Path) -> dict[str, Path]:
+    """Lists images below a folder: name without suffix -> path, sorted.
+
+    Hidden files and folders are passed over.
+
+    Raises:
+        DataError: If there are none, or two that differ by their suffix only.
+    """
+    images: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in relative.parts)
+        if is_hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        name = relative.with_suffix("").as_posix()
+        if name in images:
+            raise DataError(
+                f"{path}: {images[name].name} has the same name; two images of one "
+                "name cannot be told apart, rename one"
+            )
+        images[name] = path
+    if not images:
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise DataError(f"{folder}: holds no images ({suffixes})")
+    return dict(sorted(images.items()))
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Reads a whole image file of at most `MAX_FILE_BYTES`.
 

@@ -9,17 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.folders import (
-    CocoLabel,
-    FolderDataset,
-    LabelMaps,
-    Sample,
-    label_problems,
-    list_images,
-    open_folder,
-)
+from deeplab2_edge.datasets.folders import FolderDataset, Sample, open_folder
 from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.datasets.labels import CocoLabel, LabelMaps, label_problems
 from deeplab2_edge.errors import DataError
+from deeplab2_edge.images import list_images
 from deeplab2_edge.progress import progress
 
 _MAX_PRINTED_PROBLEMS = 20

@@ -70,7 +70,8 @@ def run_tasks(
         except concurrent.futures.process.BrokenProcessPool as error:
             raise DeepLabEdgeError(
                 "a worker process died, perhaps for lack of memory; run the same "
-                "command again with fewer workers, finished parts are kept"
+                "command again with fewer workers, finished parts are kept (a script "
+                "that starts workers needs `if __name__ == '__main__':`)"
             ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)

@@ -129,6 +129,7 @@ def build_records(
         )
     output = ensure_output_dir(output_dir)
     _write_description(source.info, output / DESCRIPTION_NAME)
+    _remove_unfinished(output, split)
     shards = _plan(output, split, len(source), num_shards)
     job = _job_fingerprint(source, split, num_shards)
     manifest = output / f"{split}-manifest.json"
@@ -217,6 +218,12 @@ def _find_done(
             f"{manifest.parent}: old shards cannot be removed ({error.strerror})"
         ) from error
     return {}
+
+
+def _remove_unfinished(output: Path, split: str) -> None:
+    """Removes what a killed run could not clean up."""
+    for path in output.glob(f".{split}-*.partial.tfrecord"):
+        path.unlink(missing_ok=True)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
