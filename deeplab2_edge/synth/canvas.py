@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.synth.camera import Camera, clip_near
+from deeplab2_edge.synth.camera import NEAR, Camera, clip_near, cross
 
 # Details lie in the plane of their surface; they win if nearly as close as it.
-_DEPTH_SLACK = 0.998
+_DEPTH_SLACK = 0.9995
 _SUBPIXEL_BITS = 4
 _COORDINATE_LIMIT = 20000.0  # pixels; beyond, fixed-point corners would overflow
 
@@ -37,6 +37,25 @@ class Canvas:
         self.panoptic = np.zeros(camera.size, np.int32)
         self.inverse_depth = np.zeros(camera.size, np.float32)
 
+    def may_show(self, points: NDArray[np.float64]) -> bool:
+        """Tells whether a body inside the hull of world points may be visible.
+
+        False is certain: the body lies outside the picture or behind what has been
+        painted. It costs a few microseconds, a texture costs a thousand.
+        """
+        clipped = self.camera.to_camera(points)
+        nearest = float(clipped[:, 2].min())
+        if nearest < NEAR:
+            return float(clipped[:, 2].max()) > NEAR
+        pixels = self.camera.project(clipped)
+        rows, columns = self.camera.size
+        (left, top), (right, bottom) = pixels.min(0).tolist(), pixels.max(0).tolist()
+        x0, y0 = max(int(left), 0), max(int(top), 0)
+        x1, y1 = min(int(right) + 2, columns), min(int(bottom) + 2, rows)
+        if x0 >= x1 or y0 >= y1:
+            return False
+        return bool(self.inverse_depth[y0:y1, x0:x1].min() < 1 / nearest)
+
     def fill_polygon(
         self,
         points: NDArray[np.float64],
@@ -54,7 +73,7 @@ class Canvas:
         if found is None:
             return
         y0, y1, x0, x1, mask, clipped = found
-        normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
+        normal = cross(corners[1] - corners[0], corners[2] - corners[0])
         offset = float(normal @ corners[0])
         if abs(offset) < 1e-9:
             return
@@ -185,8 +204,10 @@ class Canvas:
         )
         # A mask reaches half a pixel beyond the polygon; there a plane seen edge-on
         # would run away.
-        low, high = 1 / clipped[:, 2].max(), 1 / clipped[:, 2].min()
-        return np.asarray(np.clip(inverse, low, high), np.float32)
+        low, high = 1 / float(clipped[:, 2].max()), 1 / float(clipped[:, 2].min())
+        np.maximum(inverse, np.float32(low), out=inverse)
+        np.minimum(inverse, np.float32(high), out=inverse)
+        return np.asarray(inverse, np.float32)
 
     def _shrink(
         self, texture: NDArray[np.uint8], clipped: NDArray[np.float64]

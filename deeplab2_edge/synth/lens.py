@@ -34,7 +34,7 @@ def photograph(
     clear = clear[..., None]
     picture *= clear
     picture += (1 - clear) * haze_color
-    gain = rng.uniform(0.8, 1.2) * np.exp(rng.normal(0, 0.05, 3))
+    gain = rng.uniform(0.88, 1.28) * np.exp(rng.normal(0, 0.05, 3))
     contrast = rng.uniform(0.85, 1.15)
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None] ** 2
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None] ** 2
@@ -45,7 +45,7 @@ def photograph(
     scale = max(height / 257, 0.5)
     sigma = float(rng.uniform(0.35, 0.75)) * scale**0.5
     picture = cv2.GaussianBlur(picture, (5, 5), sigma)
-    strength = float(rng.uniform(1, 6))
+    strength = float(rng.uniform(1, 5))
     grain = noise_rng.standard_normal((height, width), np.float32) * strength
     picture += grain[..., None]
     result: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)

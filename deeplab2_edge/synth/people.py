@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.synth import textures
 from deeplab2_edge.synth.canvas import Canvas
 from deeplab2_edge.synth.street import Light
-from deeplab2_edge.synth.structures import UP, convex_shadow, facing
+from deeplab2_edge.synth.structures import UP, around, convex_shadow, facing
 
 Points = NDArray[np.float64]
 Joint = tuple[float, float, float]
@@ -78,6 +78,10 @@ class Person:
     seed: int
     label: int
     on_bicycle: bool
+
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        return around(self.base, 1.1 if self.on_bicycle else 0.7, self.height + 0.5)
 
     def shadow(self, light: Light) -> list[Points]:
         half = self.forward * (0.8 if self.on_bicycle else 0.2)

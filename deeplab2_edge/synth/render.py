@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.synth.camera import Camera
 from deeplab2_edge.synth.canvas import Canvas
 from deeplab2_edge.synth.ground import paint_ground, paint_sky, paint_skyline
 from deeplab2_edge.synth.lens import photograph
+from deeplab2_edge.synth.people import Person
 from deeplab2_edge.synth.scene import CAR, LABEL_DIVISOR, VOID, Scene
+from deeplab2_edge.synth.structures import Barrier, Structure
 from deeplab2_edge.synth.textures import stream
 from deeplab2_edge.synth.vehicles import Car
 from deeplab2_edge.synth.world import FRAME_SECONDS, World, make_world
@@ -86,10 +89,14 @@ def _render(world: World, frame: int, size: tuple[int, int]) -> Scene:
     contacts = [thing.contact() for thing in objects if isinstance(thing, Car)]
     paint_ground(canvas, world, stream(seed, _GROUND), shadows, contacts)
     paint_skyline(canvas, world, stream(seed, _SKYLINE))
-    # Far to near: what shines through the gaps of a railing is there already.
-    distances = [float(np.linalg.norm(o.base - camera.position)) for o in objects]
-    for index in np.argsort(-np.array(distances), kind="stable"):
-        objects[index].draw(canvas, light)
+    # Near to far, so that what is hidden is never painted; fences last and far to
+    # near, since what shines through their gaps must be there already.
+    near_to_far = sorted(objects, key=lambda o: _distance(o, camera))
+    fences = [o for o in near_to_far if isinstance(o, Barrier) and not o.is_hedge]
+    solid = [o for o in near_to_far if not isinstance(o, Barrier) or o.is_hedge]
+    for thing in (*solid, *reversed(fences)):
+        if canvas.may_show(thing.bounds()):
+            thing.draw(canvas, light)
     image = photograph(
         canvas.image,
         canvas.inverse_depth,
@@ -102,6 +109,10 @@ def _render(world: World, frame: int, size: tuple[int, int]) -> Scene:
     depth = np.zeros(size, np.float32)
     np.divide(1, inverse, out=depth, where=inverse > 0)
     return Scene(image, canvas.panoptic, depth, camera.intrinsics)
+
+
+def _distance(thing: Structure | Car | Person, camera: Camera) -> float:
+    return float(np.linalg.norm(thing.base - camera.position))
 
 
 def _drop_specks(panoptic: NDArray[np.int32]) -> None:

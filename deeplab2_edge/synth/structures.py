@@ -22,7 +22,9 @@ from deeplab2_edge.synth.street import KERB_HEIGHT, Light, Street
 
 UP = np.array([0.0, 1.0, 0.0])
 Points = NDArray[np.float64]
-_MIN_POLE_PIXELS = 2.2  # a thinner pole could not be learned nor seen
+# Metres; beyond, posts would be hair lines and signs a few pixels.
+_POLE_REACH, _SIGN_REACH = 58.0, 42.0
+_MIN_POLE_PIXELS = 2.8  # a thinner pole could not be learned nor seen
 _SHADOW_REACH = 60.0  # metres; a low sun would throw shadows without end
 
 
@@ -42,6 +44,13 @@ def facing(canvas: Canvas, base: Points) -> Points:
     away = base - canvas.camera.position
     right = np.array([away[2], 0.0, -away[0]])
     return np.asarray(right / max(float(np.linalg.norm(right)), 1e-6))
+
+
+def around(base: Points, radius: float, height: float) -> Points:
+    """Returns the corners of an upright box on the ground."""
+    across = np.array([[-radius, 0, -radius], [radius, 0, -radius]])
+    foot = base + np.concatenate([across, -across])
+    return np.concatenate([foot, foot + UP * height])
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,13 @@ class Building:
         out = np.array([along[2], 0.0, -along[0]]) * np.sign(self.l) * self.depth
         return near, far, out
 
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        near, far, out = self._corners()
+        foot = np.stack([near, far, far + out, near + out])
+        roof = UP * (self.height + (3.5 if self.has_gable else 0.0))
+        return np.concatenate([foot, foot + roof])
+
     def shadow(self, light: Light) -> list[Points]:
         near, far, out = self._corners()
         foot = np.stack([near, far, far + out, near + out])
@@ -94,11 +110,16 @@ class Building:
                 far + up, near - far, -up, front, label, light=light.on(outward)
             )
         color = textures.wall_color(rng) * 0.5 + front[0:40, 0:40].mean((0, 1)) * 0.5
-        scale = textures.FACADE_PIXELS_PER_METER // 2
-        size = int(self.height * scale), int(self.depth * scale)
-        side = textures.wall(rng, *size, color)
-        ends = ((near, -along), (far, along))
+        eye = canvas.camera.position
+        ends = [
+            (foot, normal)
+            for foot, normal in ((near, -along), (far, along))
+            if normal @ (eye - foot) > 0
+        ]
         for foot, normal in ends:
+            scale = textures.FACADE_PIXELS_PER_METER // 2
+            size = int(self.height * scale), int(self.depth * scale)
+            side = textures.wall(rng, *size, color)
             canvas.draw_texture(
                 foot + up, out, -up, side, label, light=light.on(normal)
             )
@@ -127,6 +148,10 @@ class Tree:
     base: Points
     seed: tuple[int, ...]
     height: float
+
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        return around(self.base, 0.38 * self.height, self.height)
 
     def shadow(self, light: Light) -> list[Points]:
         if not light.has_shadows:
@@ -180,6 +205,14 @@ class Barrier:
     @property
     def base(self) -> Points:
         return self.street.point(self.l, (self.s0 + self.s1) / 2)
+
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        near = self.street.point(self.l, self.s0)
+        far = self.street.point(self.l, self.s1)
+        depth = np.array([np.sign(self.l), 0.0, 0.0])
+        foot = np.stack([near, far, far + depth, near + depth])
+        return np.concatenate([foot, foot + UP * (self.height + KERB_HEIGHT)])
 
     def shadow(self, light: Light) -> list[Points]:
         ends = np.stack(
@@ -259,6 +292,10 @@ class Pole:
     arm: float
     signs: Sequence[tuple[float, float, int]]
 
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        return around(self.base, abs(self.arm) + 0.8, self.height + 0.6)
+
     def shadow(self, light: Light) -> list[Points]:
         side = np.array([self.width / 2, 0, 0])
         foot = np.stack([self.base - side, self.base + side])
@@ -266,7 +303,8 @@ class Pole:
 
     def draw(self, canvas: Canvas, light: Light) -> None:
         scale = canvas.camera.pixels_per_meter(self.base)
-        if scale == 0:
+        away = float(np.linalg.norm(self.base - canvas.camera.position))
+        if scale == 0 or away > _POLE_REACH:
             return
         right = facing(canvas, self.base)
         half = right * max(self.width, _MIN_POLE_PIXELS / scale) / 2
@@ -302,7 +340,7 @@ class Pole:
                 glow,
                 label,
             )
-        for middle, size, seed in self.signs:
+        for middle, size, seed in self.signs if away < _SIGN_REACH else ():
             face = textures.sign_face(textures.stream(seed))
             tall = size * min(face.shape[0] / face.shape[1], 1.9)
             across = facing(canvas, self.base) * 0.5 + np.array([0.5, 0.0, 0.0])
@@ -325,6 +363,10 @@ class Bin:
     base: Points
     size: tuple[float, float]
     color: tuple[float, float, float]
+
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        return around(self.base, self.size[0] / 2, self.size[1])
 
     def shadow(self, light: Light) -> list[Points]:
         half = np.array([self.size[0] / 2, 0, 0])

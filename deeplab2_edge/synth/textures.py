@@ -49,16 +49,26 @@ def noise_tile(kind: int, octaves: int = 5) -> NDArray[np.float32]:
 
 def noise_patch(rng: Rng, height: int, width: int, kind: int) -> NDArray[np.float32]:
     """Cuts `[height, width]` from a tile at a random place, wrapping around."""
-    tile = noise_tile(kind)
-    rows = (np.arange(height) + rng.integers(_TILE)) % _TILE
-    columns = (np.arange(width) + rng.integers(_TILE)) % _TILE
+    tile = _repeated_tile(kind)
+    top, left = int(rng.integers(_TILE)), int(rng.integers(_TILE))
+    if height <= 2 * _TILE and width <= 2 * _TILE:
+        return tile[top : top + height, left : left + width]
+    rows = (np.arange(height) + top) % _TILE
+    columns = (np.arange(width) + left) % _TILE
     return np.asarray(tile[rows[:, None], columns[None, :]])
+
+
+@functools.cache
+def _repeated_tile(kind: int) -> NDArray[np.float32]:
+    return np.asarray(np.tile(noise_tile(kind), (3, 3)))
 
 
 def shaded(color: Sequence[float] | NDArray[Any], amount: NDArray[Any]) -> Any:
     """Returns uint8 `[..., 3]`: a color times `1 + amount`."""
     values = np.asarray(color, np.float32) * (1 + amount[..., None])
-    return np.clip(values, 0, 255).astype(np.uint8)
+    np.maximum(values, 0, out=values)
+    np.minimum(values, 255, out=values)
+    return values.astype(np.uint8)
 
 
 _WALLS: tuple[Rgb, ...] = (
@@ -156,40 +166,43 @@ class _WindowStyle:
         self.has_ledge = rng.random() < 0.35
         self.has_shutters = rng.random() < 0.2
         self.shutter = tuple(int(c) for c in rng.integers(40, 160, 3))
-        self.is_lit = is_lit
+        self.variants = [self._variant(rng, is_lit) for _ in range(4)]
 
     def paint(self, rng: Rng, texture: NDArray[np.uint8], top: int, left: int) -> None:
+        """Paints one window; leaves the wall as it is where it does not fit."""
         height, width = self.height, self.width
         if top < 0 or left < 0:
             return
         region = texture[top : top + height, left : left + width]
         if region.shape[:2] != (height, width):
             return
-        if self.has_shutters and left >= width // 2:
-            cv2.rectangle(
-                texture,
-                (left - width // 2, top),
-                (left + width + width // 2, top + height - 1),
-                self.shutter,
-                -1,
+        if self.has_shutters:
+            first = max(left - width // 2, 0)
+            texture[top : top + height, first : left + width + width // 2] = (
+                self.shutter
             )
-        region[:] = self.frame
+        region[:] = self.variants[int(rng.random() * len(self.variants))]
+        if self.has_sill:
+            texture[top + height : top + height + 2, left : left + width] = 190
+
+    def _variant(self, rng: Rng, is_lit: bool) -> NDArray[np.uint8]:
+        height, width = self.height, self.width
+        window = np.empty((height, width, 3), np.uint8)
+        window[:] = self.frame
         glass = np.array(
             rng.choice([35, 60, 90, 120]) + np.array([-8, 0, 10]), np.float32
         )
-        if self.is_lit and rng.random() < 0.4:
+        if is_lit and rng.random() < 0.4:
             glass = np.array([240, 205, 130], np.float32) * rng.uniform(0.7, 1)
         shade = np.linspace(0.25, -0.2, height - 4, dtype=np.float32)[:, None]
-        region[2:-2, 2:-2] = shaded(glass, np.repeat(shade, width - 4, axis=1))
+        window[2:-2, 2:-2] = shaded(glass, np.repeat(shade, width - 4, axis=1))
         if rng.random() < 0.3:
             blind = int(rng.uniform(0.2, 0.8) * height)
-            region[2 : max(blind, 3), 2:-2] = int(rng.integers(150, 235))
+            window[2 : max(blind, 3), 2:-2] = int(rng.integers(150, 235))
         for bar in range(1, self.bars + 1):
-            x = bar * width // (self.bars + 1)
-            region[:, x] = self.frame
-        region[height // 3] = self.frame
-        if self.has_sill:
-            texture[top + height : top + height + 2, left : left + width] = 190
+            window[:, bar * width // (self.bars + 1)] = self.frame
+        window[height // 3] = self.frame
+        return window
 
 
 def _paint_shop(
@@ -349,7 +362,7 @@ def tree(rng: Rng, pixels: int) -> NDArray[np.uint8]:
     field = 1 - np.abs(rows) ** square - np.abs(columns) ** square
     coarse = noise_patch(rng, max(height // 3, 2), max(width // 3, 2), 6)
     field = field + 0.22 * cv2.resize(coarse, (width, height))
-    field = field + 0.2 * noise_patch(rng, height, width, 5)
+    field = field + 0.13 * noise_patch(rng, height, width, 5)
     inside = field > rng.uniform(0.12, 0.35)
     texture[inside, :3] = foliage(rng, height, width, foliage_color(rng))[inside]
     texture[inside, 3] = 255

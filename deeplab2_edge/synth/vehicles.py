@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.synth.camera import cross
 from deeplab2_edge.synth.canvas import Canvas
 from deeplab2_edge.synth.street import Light
-from deeplab2_edge.synth.structures import UP, convex_shadow
+from deeplab2_edge.synth.structures import UP, around, convex_shadow
 
 Points = NDArray[np.float64]
 
@@ -41,6 +42,7 @@ CAR_SHAPES: dict[str, CarShape] = {
     "van": CarShape(5.0, 1.95, 2.1, 0.56, (0.0, 0.02, 0.72, 0.88), 0.82, 1.0),
 }
 
+_DETAIL_SCALE = 25.0  # pixels per metre; below, small parts are left out
 _PAINTS = (
     (196, 24, 30),
     (28, 58, 140),
@@ -100,6 +102,10 @@ class Car:
             (s.cabin[0], belt),
             (0.0, belt * s.tail),
         ]
+
+    def bounds(self) -> Points:
+        """Returns points whose hull holds the body."""
+        return around(self.base, 0.55 * self.shape.length, self.shape.height)
 
     def shadow(self, light: Light) -> list[Points]:
         s = self.shape
@@ -180,7 +186,7 @@ class Car:
     ) -> None:
         """Paints a panel if the camera sees its side away from the middle."""
         world = self._local(points)
-        normal = np.cross(world[1] - world[0], world[2] - world[0])
+        normal = cross(world[1] - world[0], world[2] - world[0])
         length = float(np.linalg.norm(normal))
         if length < 1e-9:
             return
@@ -204,6 +210,8 @@ class Car:
             )
             canvas.fill_polygon(quad, (14, 14, 15), self.label)
         for y in (-0.88, 0.88):
+            if not self._faces(canvas, y):
+                continue
             quad = self._local(
                 [(0.03, y, 0.1), (0.97, y, 0.1), (0.97, y, 0.3), (0.03, y, 0.3)]
             )
@@ -239,7 +247,7 @@ class Car:
         middle = (rear_roof + front_roof) / 2
         glass = np.array([40.0, 47, 54])
         low, high = belt + 0.03, top - 0.09
-        y_low, y_high = side * 0.955, side * (0.78 + 0.02)
+        y_low, y_high = side * 0.955, side * 0.815
         gap = 0.012
         rear = [
             (rear_foot + 0.05, y_low, low),
@@ -267,13 +275,11 @@ class Car:
             paint * 0.5,
         )
         angles = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+        discs = [(0.36, 14.0), (0.2, 145.0)]
+        if canvas.camera.pixels_per_meter(self.base) > _DETAIL_SCALE:
+            discs = [(0.38, 10.0), (0.32, 24.0), (0.2, 150.0), (0.06, 60.0)]
         for x in (0.19, 0.81):
-            for radius, color in (
-                (0.38, 10.0),
-                (0.32, 24.0),
-                (0.2, 150.0),
-                (0.06, 60.0),
-            ):
+            for radius, color in discs:
                 disc = [
                     (
                         x + radius / s.length * float(np.cos(a)),

@@ -20,7 +20,8 @@ from deeplab2_edge.synth.vehicles import CAR_SHAPES, Car, car_paint
 BLOCK = 16.0  # metres of street
 FRAME_SECONDS = 0.1
 _BLOCKS_BEHIND, _BLOCKS_AHEAD = 1, 8
-_CAR_REACH, _PERSON_REACH = 46.0, 34.0  # metres; beyond, they would be specks
+_CAR_REACH, _PERSON_REACH = 42.0, 28.0  # metres; beyond, they would be specks
+_CLEARANCE = 3.0  # metres before the lens where nobody walks, and no post at twice
 # Streams of a world, second key after the seed.
 _GLOBAL, _STATIC, _TRAFFIC = 0, 1, 2
 
@@ -82,7 +83,8 @@ class World:
         for block in range(here - _BLOCKS_BEHIND, here + _BLOCKS_AHEAD + 1):
             for side in (0, 1):
                 found += _static_block(self, block, side)
-        return found
+        eye = self.street.point(self.camera_l, self.speed * time)
+        return [thing for thing in found if not _blocks_view(thing, eye)]
 
     def things(self, time: float) -> list[Car | Person]:
         """Returns the cars and people within reach of the camera.
@@ -101,10 +103,18 @@ class World:
                 thing = _at(self.street, mover, time)
                 ahead = float(thing.base[2]) - s
                 reach = _CAR_REACH if kind == CAR else _PERSON_REACH
-                if -6 < ahead < reach:
+                first = -6.0 if kind == CAR else _CLEARANCE
+                if first < ahead < reach:
                     label = kind * LABEL_DIVISOR + counts[kind]
                     found.append(replace(thing, label=label))
         return found
+
+
+def _blocks_view(thing: Structure, eye: NDArray[np.float64]) -> bool:
+    if isinstance(thing, Building | Barrier):
+        return False
+    x, _, z = np.abs(thing.base - eye)
+    return bool(x < 1.2 and z < 2 * _CLEARANCE)
 
 
 def make_world(seed: int) -> World:
@@ -143,7 +153,7 @@ def make_world(seed: int) -> World:
             float(rng.uniform(-0.03, 0.09)),
             float(rng.normal(0, 0.012)),
         ),
-        focal_factor=float(rng.uniform(0.72, 1.05)),
+        focal_factor=float(rng.uniform(0.8, 1.12)),
         speed=float(speed),
         flow=(flow[0] * drive, flow[1] * drive) if drive > 0 else (flow[0], flow[1]),
         crossing=float(rng.uniform(8, 16)) if has_crossing else None,
@@ -156,14 +166,14 @@ def _make_light(rng: Rng) -> Light:
     elevation = rng.uniform(0.45, 1.15)
     azimuth = rng.uniform(-np.pi, np.pi)
     if kind < 0.35:  # overcast
-        ambient = np.array([0.86, 0.89, 0.94]) * rng.uniform(0.85, 1.05)
+        ambient = np.array([0.96, 0.99, 1.04]) * rng.uniform(0.9, 1.1)
         sun = np.array([0.16, 0.15, 0.14])
     elif kind < 0.88:  # sunshine
-        ambient = np.array([0.5, 0.54, 0.62]) * rng.uniform(0.85, 1.1)
+        ambient = np.array([0.58, 0.61, 0.68]) * rng.uniform(0.85, 1.1)
         sun = np.array([0.72, 0.67, 0.58]) * rng.uniform(0.8, 1.1)
     else:  # dusk
         elevation = rng.uniform(0.2, 0.4)
-        ambient = np.array([0.46, 0.44, 0.54]) * rng.uniform(0.85, 1.15)
+        ambient = np.array([0.55, 0.53, 0.62]) * rng.uniform(0.85, 1.15)
         sun = np.array([0.5, 0.32, 0.18])
     level = np.cos(elevation)
     to_sun = np.array(
@@ -272,8 +282,9 @@ def _static_block(world: World, block: int, side: int) -> list[Structure]:
                 )
             )
     edge = kerb + 0.45
-    found.append(_furniture(world, rng, sign, edge, start + rng.uniform(1, 4)))
-    if rng.random() < 0.4:
+    if rng.random() < 0.8:
+        found.append(_furniture(world, rng, sign, edge, start + rng.uniform(1, 4)))
+    if rng.random() < 0.3:
         found.append(_furniture(world, rng, sign, edge, start + rng.uniform(9, 11)))
     if rng.random() < 0.35:
         found.append(tree(edge + 0.2, start + rng.uniform(6, 8), rng.uniform(4, 8)))
@@ -304,7 +315,7 @@ def _furniture(world: World, rng: Rng, sign: int, l: float, s: float) -> Pole:  
         signs.append(
             (
                 float(rng.uniform(2.3, 2.9)),
-                float(rng.uniform(0.75, 1.1)),
+                float(rng.uniform(0.8, 1.2)),
                 int(rng.integers(1 << 31)),
             )
         )
@@ -314,7 +325,7 @@ def _furniture(world: World, rng: Rng, sign: int, l: float, s: float) -> Pole:  
         world.street,
         world.street.point(sign * l, s),
         float(rng.uniform(5.5, 8.5)) if is_lamp else float(rng.uniform(3.0, 3.6)),
-        float(rng.uniform(0.14, 0.24)) if is_lamp else float(rng.uniform(0.09, 0.14)),
+        float(rng.uniform(0.18, 0.32)) if is_lamp else float(rng.uniform(0.11, 0.17)),
         color,
         -sign * float(rng.uniform(0.8, 1.8)) if is_lamp else 0.0,
         tuple(signs),
@@ -400,17 +411,22 @@ def _movers(world: World, block: int) -> list[tuple[int, Mover]]:
                 1.0 if is_mine else -1.0,
                 speed,
             )
-        if rng.random() < 0.3 and (block >= 0):
+        if rng.random() < 0.4 and block >= 0:
+            nearer = rng.uniform(0, 9) if block == 0 else 0.0
             pace = speed and np.sign(speed) * rng.uniform(3, 5)
             edge = kerb - park - 0.45
             person(
                 sign * edge,
-                start + rng.uniform(14.5, 16.5) - 8 * (block == 0),
+                start + rng.uniform(14.5, 16.5) - nearer,
                 float(pace) or float(1e-3 if is_mine else -1e-3),
                 0.0,
                 rides=True,
             )
-        slots = rng.permutation(4)[: rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25])]
+        slots = rng.permutation(4)[
+            : rng.choice(
+                [0, 1, 2], p=[0.1 if block else 0.0, 0.5, 0.4 if block else 0.5]
+            )
+        ]
         for slot in slots:
             l = sign * (kerb + rng.uniform(1.0, street.pavement[side] - 0.4))  # noqa: E741
             walks = rng.random() < 0.75
