@@ -311,16 +311,17 @@ class Pole:
         tint = np.asarray(self.color) * light.diffuse
         top = self.base + UP * self.height
         label = POLE * LABEL_DIVISOR
-        for shift, shade in ((-0.5, 1.15), (0.0, 0.8)):
+        # A lit and a shaded half; a thin post shows their mean.
+        halves: tuple[tuple[float, float, float], ...] = (
+            (-0.5, 0.5, 1.15),
+            (0.0, 0.5, 0.8),
+        )
+        if float(np.linalg.norm(half)) * 2 * scale < 4:
+            halves = ((-0.5, 1.0, 0.98),)
+        for shift, share, shade in halves:
             left = self.base + half * 2 * shift
-            quad = np.stack(
-                [
-                    left,
-                    left + half,
-                    left + half + top - self.base,
-                    left + top - self.base,
-                ]
-            )
+            across, rise = half * 2 * share, top - self.base
+            quad = np.stack([left, left + across, left + across + rise, left + rise])
             canvas.fill_polygon(quad, tint * shade, label)
         if self.arm:
             reach = np.array([self.arm, 0.35, 0.0])

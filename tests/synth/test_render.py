@@ -52,6 +52,37 @@ def test_same_seed_gives_same_bytes_in_another_process() -> None:
     assert fingerprint(render_scene(12, size=SMALL)) != here
 
 
+def back_project(scene: Scene, mask: np.ndarray) -> np.ndarray:
+    """Returns camera points `[N, 3]` of the pixels of a mask."""
+    y, x = np.nonzero(mask)
+    rays = np.linalg.inv(scene.intrinsics) @ np.stack([x, y, np.ones_like(x)])
+    return np.asarray((rays * scene.depth[mask]).T)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_depth_and_intrinsics_put_the_road_on_a_plane(seed: int) -> None:
+    scene = render_scene(seed, size=(129, 257))
+    road = (scene.panoptic == 3 * LABEL_DIVISOR) & (scene.depth < 60)
+    points = back_project(scene, road)
+    assert len(points) > 1000
+    normal = np.linalg.svd(points - points.mean(0), full_matrices=False)[2][2]
+    assert np.abs((points - points.mean(0)) @ normal).max() < 0.01
+
+
+def test_people_and_cars_have_the_size_of_people_and_cars() -> None:
+    heights: dict[int, list[float]] = {8: [], 9: []}
+    for seed in range(12):
+        scene = render_scene(seed)
+        for label in np.unique(scene.panoptic):
+            mask = scene.panoptic == label
+            inside = ~(mask[0].any() or mask[-1].any())
+            if label // LABEL_DIVISOR in heights and label != VOID and inside:
+                points = back_project(scene, mask)
+                heights[int(label) // LABEL_DIVISOR].append(float(np.ptp(points[:, 1])))
+    assert max(heights[9]) < 2.3 and 1.2 < np.median(heights[9])
+    assert max(heights[8]) < 2.6 and 1.0 < np.median(heights[8])
+
+
 def test_class_shares_and_instance_counts_stay_in_their_ranges() -> None:
     counts = np.zeros(256)
     appears = np.zeros(256)
@@ -93,6 +124,7 @@ def test_class_shares_and_instance_counts_stay_in_their_ranges() -> None:
 def test_video_keeps_ids_while_camera_and_things_move() -> None:
     frames = list(render_video(1, num_frames=6, size=(129, 257)))
     assert fingerprint(frames[0]) == fingerprint(render_scene(1, size=(129, 257)))
+    assert all(f.image.shape == (129, 257, 3) for f in frames)
     first, last = frames[0].panoptic, frames[5].panoptic
     assert (first != last).mean() > 0.01
     steps = 0
