@@ -1,0 +1,201 @@
+"""Runs a Keras model the way devices run its converted file.
+
+`KerasEngine` offers what the runtime's LiteRT engine offers, so that a network before
+and after conversion shares preprocessing, merging, evaluation and drawing.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge import keys
+from deeplab2_edge.config import DatasetOptions, ExperimentOptions
+from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
+from deeplab2_edge.errors import ConfigError, DataError
+from deeplab2_edge.model_file import HEAD_KEYS, InputSpec, ModelMetadata, ResizeRule
+from deeplab2_edge.optional import require
+from deeplab2_edge.panoptic import Heads, MergeSettings
+
+tf = require("tensorflow", extra="train")
+
+_SMALLEST_NMS_KERNEL = 3
+
+
+class KerasEngine:
+    """Runs a float model on canvases.
+
+    Args:
+        model: A model of `build_model` with all three heads.
+        metadata: What `describe_model` says about it.
+    """
+
+    def __init__(self, model: Any, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
+        height, width = metadata.canvas
+        self._network = tf.function(
+            lambda image: model(tf.cast(image, tf.float32), training=False),
+            input_signature=[tf.TensorSpec((1, height, width, 3), tf.uint8)],
+        )
+
+    def run(self, canvas: NDArray[np.uint8]) -> Heads:
+        """Runs the network.
+
+        Args:
+            canvas: uint8 `[H, W, 3]`, RGB, of the size in the metadata.
+
+        Returns:
+            Heads as float32, at the network's own resolution.
+
+        Raises:
+            DataError: If the canvas has another shape or type.
+        """
+        expected = (*self.metadata.canvas, 3)
+        if canvas.shape != expected or canvas.dtype != np.uint8:
+            raise DataError(
+                f"canvas is {canvas.dtype} {list(canvas.shape)}; this model takes "
+                f"uint8 {list(expected)}"
+            )
+        outputs = self._network(canvas[np.newaxis])
+        heads = {name: outputs[name].numpy()[0] for name in HEAD_KEYS}
+        return Heads(
+            semantic_logits=heads[keys.SEMANTIC_LOGITS],
+            center_heatmap=heads[keys.CENTER_HEATMAP][..., 0],
+            offset_map=heads[keys.OFFSET_MAP],
+        )
+
+
+def dataset_of(config: ExperimentOptions) -> DatasetInfo:
+    """Returns the data set whose classes the model of an experiment predicts.
+
+    Raises:
+        ConfigError: If the experiment names none, names an unknown one, or its
+            semantic head does not have one channel per class.
+    """
+    name = config.eval_dataset_options.dataset or config.train_dataset_options.dataset
+    if not name:
+        raise ConfigError(
+            "eval_dataset_options.dataset is missing; it gives the classes of the "
+            "model, for example cityscapes_panoptic or the path of a dataset.json"
+        )
+    info = get_dataset(name)
+    options = config.model_options.panoptic_deeplab
+    if options is None or options.semantic_head is None:
+        raise ConfigError(
+            "model_options: found no panoptic_deeplab with a semantic_head; this "
+            "version runs Panoptic-DeepLab"
+        )
+    channels = options.semantic_head.output_channels
+    if channels != info.num_classes:
+        raise ConfigError(
+            f"model_options.panoptic_deeplab.semantic_head.output_channels is "
+            f"{channels}; data set {info.name!r} has {info.num_classes} classes"
+        )
+    return info
+
+
+def describe_model(
+    config: ExperimentOptions,
+    model: Any,
+    *,
+    name: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ModelMetadata:
+    """Collects what is needed to use a model, from its configuration.
+
+    `nms_kernel` and `stuff_area_limit` count pixels of the evaluation crop. If the
+    canvas of the model has another size, the kernel grows with its side (and stays
+    odd, at least 3), the area with its area, and the resize rule with each axis.
+
+    Args:
+        config: The experiment.
+        model: A model of `build_model`, built for the canvas.
+        name: Short name; by default the experiment's, or the backbone's.
+        provenance: See `ModelMetadata`.
+
+    Returns:
+        Metadata; the tensors go by the names in `keys`.
+
+    Raises:
+        ConfigError: As `dataset_of`, or if the model lacks instance heads.
+    """
+    info = dataset_of(config)
+    missing = [head for head in HEAD_KEYS if head not in model.output]
+    if missing:
+        raise ConfigError(
+            f"model_options.panoptic_deeplab.instance.enable is false: the model has "
+            f"no {' and no '.join(missing)}, which panoptic segmentation needs"
+        )
+    canvas = (int(model.input_shape[1]), int(model.input_shape[2]))
+    head_height = int(model.output[keys.SEMANTIC_LOGITS].shape[1])
+    backbone = config.model_options.backbone
+    options = config.eval_dataset_options
+    crop = _pair(options.crop_size) or canvas
+    return ModelMetadata(
+        name=name or config.experiment_name or backbone.name,
+        meta_architecture=str(config.model_options.meta_architecture),
+        backbone=backbone.name,
+        output_stride=backbone.output_stride,
+        canvas=canvas,
+        input=InputSpec(name=keys.IMAGE),
+        outputs={head: head for head in HEAD_KEYS},
+        head_stride=(canvas[0] - 1) // (head_height - 1),
+        class_names=info.class_names,
+        colors=info.colors,
+        merge=_merge_settings(config, info, crop, canvas),
+        resize=_resize_rule(options, crop, canvas),
+        provenance=dict(provenance or {}),
+    )
+
+
+def _merge_settings(
+    config: ExperimentOptions,
+    info: DatasetInfo,
+    crop: tuple[int, int],
+    canvas: tuple[int, int],
+) -> MergeSettings:
+    options = config.evaluator_options
+    nms_kernel, area_limit = options.nms_kernel, options.stuff_area_limit
+    if canvas != crop:
+        growth = canvas[0] * canvas[1] / (crop[0] * crop[1])
+        half = round((nms_kernel * math.sqrt(growth) - 1) / 2)
+        nms_kernel = max(2 * half + 1, _SMALLEST_NMS_KERNEL)
+        area_limit = round(area_limit * growth)
+    return MergeSettings(
+        thing_ids=info.thing_ids,
+        label_divisor=info.label_divisor,
+        ignore_label=info.ignore_label,
+        center_score_threshold=options.center_score_threshold,
+        nms_kernel=nms_kernel,
+        keep_k_centers=options.keep_k_centers,
+        stuff_area_limit=area_limit,
+    )
+
+
+def _resize_rule(
+    options: DatasetOptions, crop: tuple[int, int], canvas: tuple[int, int]
+) -> ResizeRule:
+    def on_canvas(values: tuple[int, ...]) -> tuple[int, int] | None:
+        pair = _pair(values)
+        if pair is None or canvas == crop:
+            return pair
+        height, width = (
+            max(1, min(round(value * side / limit), side))
+            for value, side, limit in zip(pair, canvas, crop, strict=True)
+        )
+        return height, width
+
+    return ResizeRule(
+        min=on_canvas(options.min_resize_value),
+        max=on_canvas(options.max_resize_value),
+        factor=max(options.resize_factor, 0),
+    )
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int] | None:
+    """Reads a size of the configuration: none, one value for both sides, or two."""
+    if not values or any(value <= 0 for value in values):
+        return None
+    return values[0], values[-1]
