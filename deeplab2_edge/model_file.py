@@ -18,6 +18,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,16 @@ _FLATBUFFER_MAGIC = b"TFL3"  # bytes 4 to 8 of every TFLite file
 _INPUT_DTYPES = ("uint8", "int8", "float32")
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # equal inputs give equal files
 _HOW_TO_MAKE = "make one with `deeplab2-edge convert`"
+
+# What zipfile, zlib and the npy reader raise on damaged or encrypted members.
+_ARCHIVE_ERRORS = (
+    zlib.error,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
 
 _T = TypeVar("_T")
 
@@ -389,8 +400,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
             f"{source}: a TFLite file without deeplab2-edge metadata: not written by "
             f"deeplab2-edge, or cut off while copying; copy it again or {_HOW_TO_MAKE}"
         ) from None
-    except (ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        # What zipfile and zlib raise on damaged or encrypted members.
+    except _ARCHIVE_ERRORS as error:
         raise ModelFileError(
             f"{source}: the appended archive is damaged ({error}); copy it again"
         ) from None

@@ -5,6 +5,7 @@ ai-edge-litert, tflite-runtime (32-bit ARM, old Pythons) and TensorFlow.
 """
 
 import collections
+import ctypes
 import dataclasses
 import importlib
 import importlib.metadata
@@ -295,6 +296,8 @@ def _load_delegate(library: str) -> Any:
         else runtime.experimental.load_delegate
     )
     try:
+        # The runtimes' own Delegate leaves a traceback on stderr if this fails.
+        ctypes.CDLL(library)
         return load(library)
     except (OSError, ValueError, RuntimeError) as error:
         found = "" if Path(library).exists() else "; no such file"

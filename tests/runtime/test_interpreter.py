@@ -1,0 +1,168 @@
+"""The LiteRT engine: known answers, and nothing unverified reaches the interpreter."""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deeplab2_edge import keys
+from deeplab2_edge.errors import DataError, ModelFileError, UsageError
+from deeplab2_edge.model_file import (
+    InputSpec,
+    ModelFile,
+    read_model_file,
+    write_model_file,
+)
+from deeplab2_edge.runtime.interpreter import (
+    LiteRtEngine,
+    default_threads,
+    describe_graph,
+    runtime_info,
+)
+from tests.runtime.tiny_model import (
+    CANVAS,
+    FLOAT_MODEL,
+    INT8_MODEL,
+    build_graph,
+    draw_scene,
+)
+
+
+@pytest.mark.parametrize("path", [FLOAT_MODEL, INT8_MODEL])
+def test_engine_gives_the_golden_heads(path: Path) -> None:
+    engine = LiteRtEngine(path, num_threads=1)
+    golden = engine.model.golden
+    assert golden is not None
+    heads = engine.run(golden.canvas)
+    # Runtimes differ by a step of the int8 heads (at most 1/16), never by more here.
+    for key, head in (
+        (keys.SEMANTIC_LOGITS, heads.semantic_logits),
+        (keys.CENTER_HEATMAP, heads.center_heatmap[..., None]),
+        (keys.OFFSET_MAP, heads.offset_map),
+    ):
+        assert head.dtype == np.float32
+        np.testing.assert_allclose(
+            head, golden.heads[key], atol=1e-5 if path == FLOAT_MODEL else 0.07
+        )
+
+
+def test_integer_and_float_model_agree_within_quantization() -> None:
+    float_heads = LiteRtEngine(FLOAT_MODEL).run(draw_scene())
+    int8_heads = LiteRtEngine(INT8_MODEL).run(draw_scene())
+    np.testing.assert_allclose(
+        int8_heads.semantic_logits, float_heads.semantic_logits, atol=0.1
+    )
+
+
+def test_integer_centers_switch_plateau_merging_on() -> None:
+    assert not LiteRtEngine(FLOAT_MODEL).metadata.merge.merge_plateaus
+    engine = LiteRtEngine(INT8_MODEL)
+    assert engine.is_integer
+    assert engine.metadata.merge.merge_plateaus
+
+
+def test_heads_outlive_the_next_run() -> None:
+    engine = LiteRtEngine(FLOAT_MODEL)
+    heads = engine.run(draw_scene())
+    before = heads.semantic_logits.copy()
+    engine.run(np.full((*CANVAS, 3), 255, np.uint8))
+    np.testing.assert_array_equal(heads.semantic_logits, before)
+
+
+def test_one_engine_may_be_used_from_several_threads() -> None:
+    engine = LiteRtEngine(FLOAT_MODEL, num_threads=1)
+    images = [np.full((*CANVAS, 3), value, np.uint8) for value in (0, 90, 255)]
+    expected = [engine.run(image).semantic_logits for image in images]
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        for _ in range(20):
+            logits = engine.run(images[place]).semantic_logits
+            if not np.array_equal(logits, expected[place]):
+                wrong.append(place)
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "canvas",
+    [
+        np.zeros((64, 129, 3), np.uint8),
+        np.zeros((*CANVAS, 3), np.float32),
+        np.zeros((1, *CANVAS, 3), np.uint8),
+    ],
+)
+def test_wrong_canvas_is_refused(canvas: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(DataError, match="this model takes uint8"):
+        LiteRtEngine(FLOAT_MODEL).run(canvas)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"canvas": (65, 65)}, r"metadata says float32 \[1, 65, 65, 3\]"),
+        ({"head_stride": 8}, "its metadata says"),
+        ({"input": InputSpec("a", dtype="int8")}, "metadata says int8"),
+        ({"class_names": ("a", "b"), "colors": ((0, 0, 0),) * 2}, r"17, 33, 2\]"),
+    ],
+)
+def test_graph_that_is_not_what_its_metadata_says_is_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    model = read_model_file(FLOAT_MODEL)
+    merge = dataclasses.replace(model.metadata.merge, thing_ids=())
+    metadata = dataclasses.replace(model.metadata, merge=merge, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ModelFileError, match=message):
+        LiteRtEngine(ModelFile(model.graph, metadata))
+
+
+def test_unknown_output_tensor_is_refused() -> None:
+    model = read_model_file(FLOAT_MODEL)
+    outputs = {**model.metadata.outputs, keys.OFFSET_MAP: "nowhere"}
+    metadata = dataclasses.replace(model.metadata, outputs=outputs)
+    with pytest.raises(ModelFileError, match="outputs.offset_map is 'nowhere'"):
+        LiteRtEngine(ModelFile(model.graph, metadata))
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 10_000])
+def test_wrong_thread_count_is_refused(num_threads: int) -> None:
+    with pytest.raises(UsageError, match="num_threads"):
+        LiteRtEngine(FLOAT_MODEL, num_threads=num_threads)
+
+
+def test_missing_delegate_is_named() -> None:
+    with pytest.raises(UsageError, match="libnothing.so"):
+        LiteRtEngine(FLOAT_MODEL, delegate="libnothing.so")
+
+
+def test_describe_graph_counts_ops_of_the_file() -> None:
+    graph = describe_graph(read_model_file(INT8_MODEL))
+    assert graph.op_counts["CONV_2D"] == 4
+    (tensor,) = graph.inputs
+    assert (tensor.dtype, tensor.shape) == ("uint8", (1, *CANVAS, 3))
+    assert {output.dtype for output in graph.outputs} == {"int8"}
+
+
+def test_runtime_info_and_default_threads() -> None:
+    assert runtime_info().name in ("ai-edge-litert", "tflite-runtime", "tensorflow")
+    assert 1 <= default_threads() <= 4
+
+
+@pytest.mark.tf
+def test_freshly_converted_graph_runs(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="runs where TensorFlow is installed")
+    metadata = read_model_file(FLOAT_MODEL).metadata
+    path = tmp_path / "fresh.tflite"
+    write_model_file(path, build_graph(integer=False), metadata)
+    expected = LiteRtEngine(FLOAT_MODEL).run(draw_scene())
+    heads = LiteRtEngine(path).run(draw_scene())
+    np.testing.assert_allclose(
+        heads.semantic_logits, expected.semantic_logits, atol=1e-5
+    )

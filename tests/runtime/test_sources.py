@@ -1,0 +1,99 @@
+"""Images, folders and videos as sources; videos written whole or not at all."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from deeplab2_edge.errors import DataError, OutputError
+from deeplab2_edge.images import write_png
+from deeplab2_edge.runtime.sources import open_sources
+from deeplab2_edge.runtime.video import open_video
+from tests.runtime.tiny_model import draw_scene
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "drive.avi"
+    with open_video(path, 10.0) as writer:
+        for shade in (0, 100, 200):
+            writer.write(np.full((64, 96, 3), shade, np.uint8))
+    return path
+
+
+def test_folder_is_expanded_in_order_and_other_files_are_left(tmp_path: Path) -> None:
+    for name in ("b.png", "a.PNG"):
+        write_png(tmp_path / "x.png", draw_scene())
+        (tmp_path / "x.png").rename(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("hello")
+    sources = open_sources([str(tmp_path)])
+    assert [Path(source.name).name for source in sources] == ["a.PNG", "b.png"]
+    (frame,) = sources[0].frames()
+    np.testing.assert_array_equal(frame.image, draw_scene())
+
+
+def test_equal_stems_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "x.png", draw_scene())
+    sources = open_sources([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert [source.stem for source in sources] == ["x", "x_2"]
+
+
+def test_video_frames_are_rgb_in_order(video: Path) -> None:
+    (source,) = open_sources([str(video)])
+    assert (source.kind, source.num_frames, source.fps) == ("video", 3, 10.0)
+    frames = list(source.frames())
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    for frame, shade in zip(frames, (0, 100, 200), strict=True):
+        assert frame.image.shape == (64, 96, 3)
+        assert abs(int(frame.image.mean()) - shade) < 6  # lossy
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_odd_sizes_and_changing_sizes_are_written(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out{suffix}"
+    with open_video(path, 25.0) as writer:
+        writer.write(np.zeros((65, 97, 3), np.uint8))
+        writer.write(np.zeros((33, 47, 3), np.uint8))
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 96
+    assert capture.get(cv2.CAP_PROP_FRAME_HEIGHT) == 64
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_video(tmp_path / "out.mp4", 25.0) as writer,
+    ):
+        writer.write(np.zeros((64, 96, 3), np.uint8))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError),
+        open_video(tmp_path / "no/out.avi", 25.0) as writer,
+    ):
+        writer.write(np.zeros((64, 96, 3), np.uint8))
+
+
+def test_wrong_inputs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.mp4").write_bytes(b"no video at all")
+    for name, message in (
+        ("nowhere.jpg", "no such file"),
+        ("empty", "has no images"),
+        ("bad.mp4", "cannot be opened as a video"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            open_sources([str(tmp_path / name)])
+        assert name in str(caught.value)
+
+
+def test_camera_that_is_not_there_is_named() -> None:
+    with pytest.raises(DataError, match="camera 99 cannot be opened"):
+        open_sources(["99"])
