@@ -212,7 +212,7 @@ def open_checkpoint(prefix: str) -> Any:
         raise CheckpointError(f"{prefix}: cannot be read ({reason})") from None
 
 
-class _Node(tf.__internal__.tracking.AutoTrackable):  # type: ignore[misc]
+class _Node(tf.Module):  # type: ignore[misc]
     """Is an inner node of a checkpoint's object graph."""
 
 

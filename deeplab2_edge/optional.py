@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from typing import Any
 
 from deeplab2_edge.errors import MissingExtraError
 
@@ -13,7 +13,7 @@ from deeplab2_edge.errors import MissingExtraError
 _ENVIRONMENT = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def require(module: str, *, extra: str) -> ModuleType:
+def require(module: str, *, extra: str) -> Any:
     """Imports an optional package, or says which extra brings it.
 
     Args:

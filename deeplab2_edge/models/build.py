@@ -6,7 +6,11 @@ from typing import Any
 
 from deeplab2_edge import keys
 from deeplab2_edge.backbones import mobilenet_v3
-from deeplab2_edge.config import ExperimentOptions, PanopticDeeplabOptions
+from deeplab2_edge.config import (
+    ExperimentOptions,
+    HeadOptions,
+    PanopticDeeplabOptions,
+)
 from deeplab2_edge.decoders.panoptic import build_decoder, build_head
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.conv import LayerDefaults
@@ -138,6 +142,7 @@ def _build_panoptic_deeplab(
     defaults: LayerDefaults,
 ) -> dict[str, Any]:
     decoder = config.model_options.decoder
+    field = "model_options.panoptic_deeplab"
     semantic = build_decoder(
         features,
         "semantic_decoder",
@@ -150,7 +155,7 @@ def _build_panoptic_deeplab(
         keys.SEMANTIC_LOGITS: build_head(
             semantic,
             "semantic_head_without_last_layer",
-            options.semantic_head,
+            _required(options.semantic_head, f"{field}.semantic_head"),
             last_path="semantic_last_layer",
             defaults=defaults,
         )
@@ -168,15 +173,21 @@ def _build_panoptic_deeplab(
         defaults=defaults,
     )
     heads = (
-        (keys.CENTER_HEATMAP, "instance_center_head", instance.center_head),
-        (keys.OFFSET_MAP, "instance_regression_head", instance.regression_head),
+        (keys.CENTER_HEATMAP, "instance_center_head", "center_head"),
+        (keys.OFFSET_MAP, "instance_regression_head", "regression_head"),
     )
-    for key, path, head in heads:
+    for key, path, option in heads:
         outputs[key] = build_head(
             instance_features,
             f"{path}_without_last_layer",
-            head,
+            _required(getattr(instance, option), f"{field}.instance.{option}"),
             last_path=f"{path}_last_layer",
             defaults=defaults,
         )
     return outputs
+
+
+def _required(head: HeadOptions | None, field: str) -> HeadOptions:
+    if head is None:
+        raise ConfigError(f"{field} is missing; this network has that head")
+    return head

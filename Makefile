@@ -1,0 +1,56 @@
+# Everything runs in .venv, which `setup` makes from a bare Python 3.10 to 3.12.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+REFERENCE ?= ../shared/reference
+
+.PHONY: help setup demo test test-all test-parity check format bench docs clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv with everything installed
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar off --quiet -e '.[all,dev]'
+	@# Without the system's libGL the desktop build of OpenCV does not load; its
+	@# headless build is the same library without windows.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	  echo 'libGL is missing: using opencv-python-headless'; \
+	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
+	  $(BIN)/python -m pip install --quiet opencv-python-headless; }
+	touch $@
+
+demo: setup  ## the main job: convert the shipped checkpoint, run it, measure it
+	$(BIN)/deeplab2-edge demo
+
+test: setup  ## the tests, minutes
+	$(BIN)/python -m pytest
+
+test-all: setup  ## also the slow ones
+	$(BIN)/python -m pytest -m ''
+
+test-parity: setup  ## models against all stored outputs in REFERENCE/models
+	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/models/test_parity.py
+
+check: setup  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## measure and rewrite the tables of benchmarks/results
+	$(BIN)/python benchmarks/latency.py
+
+docs: setup  ## build the documentation into site/
+	$(BIN)/python -m pip install --quiet 'mkdocs>=1.6,<2'
+	$(BIN)/mkdocs build --strict
+
+clean:  ## remove what can be made again
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,163 @@
+"""The training loop: learns, resumes after a kill, refuses what cannot work."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deeplab2_edge import synth
+from deeplab2_edge.config import ExperimentOptions, format_config, load_config
+from deeplab2_edge.errors import CheckpointError, ConfigError, DeepLabEdgeError
+from deeplab2_edge.images import encode_png
+
+tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+records = pytest.importorskip("deeplab2_edge.records")
+checkpoints = pytest.importorskip("deeplab2_edge.checkpoints")
+trainer = pytest.importorskip("deeplab2_edge.train.trainer")
+
+pytestmark = pytest.mark.tf
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "train" / "recipes" / "synthetic_street_mobilenet_v3_small.textproto"
+SIZE = (33, 65)
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def record_pattern(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("records")
+    scenes = [synth.render_scene(seed, size=SIZE) for seed in range(6)]
+    records.write_records(
+        folder / "train-00000-of-00001.tfrecord",
+        (
+            records.encode_example(
+                records.Frame(encode_png(scene.image), scene.panoptic),
+                filename=f"scene{number}",
+            )
+            for number, scene in enumerate(scenes)
+        ),
+    )
+    return f"{folder}/train-*.tfrecord"
+
+
+def experiment(pattern: str, **changes: object) -> ExperimentOptions:
+    return load_config(
+        RECIPE,
+        overrides={
+            "experiment_name": "run",
+            "train_dataset_options.file_pattern": [pattern],
+            "train_dataset_options.crop_size": SIZE,
+            "train_dataset_options.batch_size": 2,
+            "eval_dataset_options.crop_size": SIZE,
+            "eval_dataset_options.file_pattern": [pattern],
+            "model_options.decoder.aspp_channels": 8,
+            "trainer_options.save_checkpoints_steps": 2,
+            "trainer_options.save_summaries_steps": 2,
+            "trainer_options.steps_per_loop": 1,
+            "trainer_options.solver_options.training_number_of_steps": STEPS,
+            "trainer_options.solver_options.warmup_steps": 0,
+            **changes,
+        },
+    )
+
+
+def stored_weights(prefix: str) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(prefix)
+    return {
+        key: reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if "save_counter" not in key
+    }
+
+
+def command(config: ExperimentOptions, folder: Path) -> list[str]:
+    path = folder / "experiment.textproto"
+    path.write_text(format_config(config))
+    arguments = ["train", str(path), "--output", str(folder), "--deterministic"]
+    code = "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", code, *arguments]
+
+
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    config = experiment(record_pattern)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    subprocess.run(command(config, whole), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(config, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    index = broken / "run" / "ckpt-2.index"
+    deadline = time.monotonic() + 120
+    while not index.exists() and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result = subprocess.run(
+        command(config, broken), check=True, capture_output=True, text=True
+    )
+    assert "trained steps" in result.stdout or "nothing left" in result.stdout
+    expected = stored_weights(str(whole / "run" / f"ckpt-{STEPS}"))
+    found = stored_weights(str(broken / "run" / f"ckpt-{STEPS}"))
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def test_training_lowers_the_loss(record_pattern: str, tmp_path: Path) -> None:
+    config = experiment(
+        record_pattern,
+        **{
+            "trainer_options.solver_options.training_number_of_steps": 30,
+            "trainer_options.save_summaries_steps": 5,
+        },
+    )
+    first = trainer.train(config, tmp_path, stop_after=5, quiet=True)
+    last = trainer.train(config, tmp_path, quiet=True)
+    assert (first.last_step, last.first_step, last.last_step) == (5, 5, 30)
+    assert last.losses["total_loss"] < 0.8 * first.losses["total_loss"]
+    assert (tmp_path / "run" / "config.textproto").is_file()
+    assert list((tmp_path / "run" / "train").glob("events.*"))
+
+
+def test_a_finished_run_has_nothing_left(record_pattern: str, tmp_path: Path) -> None:
+    config = experiment(record_pattern)
+    trainer.train(config, tmp_path, stop_after=2, quiet=True)
+    summary = trainer.train(config, tmp_path, stop_after=2, quiet=True)
+    assert summary.first_step == summary.last_step == 2
+
+
+def test_another_architecture_in_the_folder_is_refused(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    trainer.train(experiment(record_pattern), tmp_path, stop_after=2, quiet=True)
+    other = experiment(
+        record_pattern, **{"model_options.decoder.decoder_channels": 16}
+    )
+    with pytest.raises(CheckpointError, match="does not fit this experiment"):
+        trainer.train(other, tmp_path, quiet=True)
+
+
+def test_a_loss_that_is_never_finite_stops_the_run(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    config = experiment(
+        record_pattern,
+        **{"trainer_options.loss_options.center_loss.weight": float("3e38")},
+    )
+    with pytest.raises(DeepLabEdgeError, match="not finite in every step"):
+        trainer.train(config, tmp_path, quiet=True)
+
+
+def test_an_unfilled_placeholder_is_named(tmp_path: Path) -> None:
+    config = load_config(RECIPE)
+    with pytest.raises(ConfigError, match="TRAIN_SET"):
+        trainer.train(config, tmp_path, quiet=True)
