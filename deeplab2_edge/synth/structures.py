@@ -129,7 +129,7 @@ class Building:
             canvas.draw_texture(
                 near + up + out / 2 + rise,
                 far - near,
-                -out / 2 - rise - outward * -0.3,
+                1.08 * (-out / 2 - rise),
                 tiles,
                 label,
                 light=light.on((outward + UP) / np.sqrt(2)),

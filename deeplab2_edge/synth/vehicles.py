@@ -132,15 +132,15 @@ class Car:
         outline = self._outline()
         paint = np.asarray(self.paint)
         s = self.shape
-        for side in (-1.0, 1.0):
-            if self._faces(canvas, side):
-                self._draw_side(canvas, light, side, outline)
         # Upper faces, then the ends, from the outline's edges.
-        for first, last in ((2, 3), (3, 4), (5, 6), (6, 0), (1, 2)):
+        for first, last in ((2, 3), (3, 4), (4, 5), (5, 6), (6, 0), (1, 2)):
             (a, ha), (b, hb) = outline[first], outline[last]
             self._panel(
                 canvas, light, [(a, -1, ha), (b, -1, hb), (b, 1, hb), (a, 1, ha)], paint
             )
+        for side in (-1.0, 1.0):
+            if self._faces(canvas, side):
+                self._draw_side(canvas, light, side, outline)
         belt = s.belt * s.height
         rear_foot, rear_roof, front_roof, front_foot = s.cabin
         top = s.height
@@ -153,14 +153,14 @@ class Car:
             (rear_roof, taper, top),
         ]
         screen = [
-            (front_foot, -0.94, belt),
-            (front_foot, 0.94, belt),
+            (front_foot, -0.96, belt),
+            (front_foot, 0.96, belt),
             (front_roof, taper, top),
             (front_roof, -taper, top),
         ]
         back = [
-            (rear_foot, 0.94, belt),
-            (rear_foot, -0.94, belt),
+            (rear_foot, 0.96, belt),
+            (rear_foot, -0.96, belt),
             (rear_roof, -taper, top),
             (rear_roof, taper, top),
         ]
