@@ -19,7 +19,7 @@ from deeplab2_edge import assets
 from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.optional import require
 
-tf = require("tensorflow", extra="train")
+tf: Any = require("tensorflow", extra="train")
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Another trainer of the same models stores the encoder below this prefix.

@@ -8,7 +8,7 @@ from deeplab2_edge.layers.dropout import ReplayableDropout
 from deeplab2_edge.layers.resize import resize_like
 from deeplab2_edge.optional import require
 
-tf_keras = require("tf_keras", extra="train")
+tf_keras: Any = require("tf_keras", extra="train")
 
 # Dropout after the projection, in training only (Chen et al., DeepLabv3).
 _DROPOUT = 0.1

@@ -5,8 +5,8 @@ from typing import Any
 
 from deeplab2_edge.optional import require
 
-tf = require("tensorflow", extra="train")
-tf_keras = require("tf_keras", extra="train")
+tf: Any = require("tensorflow", extra="train")
+tf_keras: Any = require("tf_keras", extra="train")
 
 
 def resize_bilinear(x: Any, size: Sequence[int]) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 from deeplab2_edge.optional import require
 
-tf_keras = require("tf_keras", extra="train")
+tf_keras: Any = require("tf_keras", extra="train")
 
 
 def squeeze_excite(x: Any, path: str, reduced_channels: int) -> Any:
