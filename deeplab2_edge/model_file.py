@@ -302,7 +302,7 @@ class Golden:
 
     Attributes:
         canvas: uint8 `[H, W, 3]`.
-        heads: float32 `[h, w, C]` by the names in `keys`.
+        heads: float32 `[h, w, C]` by the names in `keys`; C is 1 for centers.
     """
 
     canvas: NDArray[np.uint8]
@@ -344,10 +344,13 @@ def write_model_file(
         The metadata as written.
 
     Raises:
-        ModelFileError: If `graph` is not a TFLite flatbuffer.
+        ModelFileError: If `graph` is not a TFLite flatbuffer or `golden` does not
+            fit the metadata.
         OutputError: If the file cannot be written.
     """
     _check_magic(graph)
+    if golden is not None:
+        _check_golden(golden, metadata)
     metadata = dataclasses.replace(
         metadata, graph_sha256=hashlib.sha256(graph).hexdigest()
     )
@@ -393,6 +396,7 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
                 golden = _unpack_golden(
                     _read_member(archive, members[GOLDEN_NAME], MAX_GOLDEN_BYTES)
                 )
+                _check_golden(golden, metadata)
     except DeepLabEdgeError as error:
         raise ModelFileError(f"{source}: {error}") from None
     except zipfile.BadZipFile:
@@ -463,6 +467,23 @@ def _check_digest(graph: bytes, metadata: ModelMetadata) -> None:
         raise ModelFileError(
             "damaged: the graph does not have the SHA-256 in its metadata; "
             "copy or convert it again"
+        )
+
+
+def _check_golden(golden: Golden, metadata: ModelMetadata) -> None:
+    expected = {"canvas": (*metadata.canvas, 3)}
+    for name, channels in (
+        (keys.SEMANTIC_LOGITS, metadata.num_classes),
+        (keys.CENTER_HEATMAP, 1),
+        (keys.OFFSET_MAP, 2),
+    ):
+        expected[name] = (*metadata.head_size, channels)
+    for name, array in {"canvas": golden.canvas, **golden.heads}.items():
+        _check(
+            array.shape == expected[name],
+            f"{GOLDEN_NAME}: shape of {name}",
+            list(array.shape),
+            list(expected[name]),
         )
 
 

@@ -15,7 +15,8 @@ Color = tuple[int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN_RATIO = 0.618034  # spreads shades evenly, however many there are
-_CONTOUR = (255, 255, 255)
+_WHITE = (255, 255, 255)
+_CONTOUR_VALUE = 255  # of all three channels
 _MIN_LABEL_SIDE = 96  # px: on smaller images text would hide the picture
 _MAX_LEGEND_SHARE = 0.5  # of the height of the image
 
@@ -43,8 +44,7 @@ def draw_overlay(
         uint8 `[H, W, 3]` RGB, a new array.
     """
     shades = segment_colors(segments, colors)
-    table = np.array([(0, 0, 0), *shades], np.uint8)
-    painted = np.take(table, segment_map, axis=0)
+    painted = _paint(segment_map, [(0, 0, 0), *shades])
     blended = cv2.addWeighted(image, 1.0 - alpha, painted, alpha, 0.0)
     is_void = segment_map == 0
     if is_void.any():
@@ -111,16 +111,27 @@ def _shade(color: Color, number: int) -> Color:
     return red, green, blue
 
 
+def _paint(
+    segment_map: NDArray[np.uint16], colors: Sequence[Color]
+) -> NDArray[np.uint8]:
+    """Gives each pixel the color of its number."""
+    # As one 32-bit value per pixel: four times as fast as three bytes.
+    table = np.array([(*color, 0) for color in colors], np.uint8).view(np.uint32)[:, 0]
+    pixels = np.take(table, segment_map).view(np.uint8)
+    painted = cv2.cvtColor(pixels.reshape(*segment_map.shape, 4), cv2.COLOR_RGBA2RGB)
+    return np.asarray(painted, np.uint8)
+
+
 def _draw_contours(
     image: NDArray[np.uint8], segment_map: NDArray[np.uint16], is_thing: list[bool]
 ) -> None:
     """Draws a line of one pixel where a thing meets anything else."""
     thing_number = np.where([False, *is_thing], np.arange(len(is_thing) + 1), 0)
-    things = thing_number.astype(np.uint16)[segment_map]
+    things = np.take(thing_number.astype(np.uint16), segment_map)
     is_edge = np.zeros(things.shape, np.bool_)
     is_edge[:, :-1] = things[:, :-1] != things[:, 1:]
     is_edge[:-1] |= things[:-1] != things[1:]
-    image[is_edge] = _CONTOUR
+    cv2.copyTo(np.full_like(image, _CONTOUR_VALUE), is_edge.view(np.uint8), image)
 
 
 def _draw_names(
@@ -192,7 +203,7 @@ def _draw_legend(
     for place, (class_id, line) in enumerate(zip(order, lines, strict=True)):
         y = top + 2 + place * row
         image[y + 2 : y + row - 2, 3 : row - 1] = colors[class_id]
-        put_text(image, line, row + 2, y + row - depth - 2, scale=scale, color=_CONTOUR)
+        put_text(image, line, row + 2, y + row - depth - 2, scale=scale, color=_WHITE)
 
 
 def _font_scale(height: int, width: int) -> float:

@@ -164,6 +164,26 @@ class LiteRtEngine:
             offset_map=heads[keys.OFFSET_MAP],
         )
 
+    def self_test(self) -> dict[str, float] | None:
+        """Compares this machine's heads with the golden ones in the file.
+
+        Returns:
+            Largest difference of each head as a share of the golden head's range;
+            about 0 for a float model, a few hundredths where the golden heads come
+            from the network before quantization, and much more where a delegate or
+            runtime computes nonsense. None if the file has no golden heads.
+        """
+        golden = self.model.golden
+        if golden is None:
+            return None
+        heads = self.run(golden.canvas)
+        differences = {}
+        for name, expected in golden.heads.items():
+            found = getattr(heads, name).reshape(expected.shape)
+            spread = max(float(np.ptp(expected)), 1e-6)
+            differences[name] = float(np.abs(found - expected).max()) / spread
+        return differences
+
     def _fill_input(self, canvas: NDArray[np.uint8]) -> None:
         # A view of the interpreter's buffer: it must be gone before invoke.
         view = self._interpreter.tensor(self._input["index"])()[0]

@@ -107,7 +107,7 @@ class PanopticResult:
         if top <= _MAX_TABLE_ID:
             table = np.zeros(top + 1, np.uint16)
             table[ids] = np.arange(1, len(ids) + 1)
-            return table[self.panoptic]
+            return np.take(table, self.panoptic)
         if not len(ids):
             return np.zeros(self.panoptic.shape, np.uint16)
         place = np.minimum(np.searchsorted(ids, self.panoptic), len(ids) - 1)
@@ -284,7 +284,8 @@ def _gather(
 ) -> NDArray[np.int32]:
     if cut.shape == (len(rows), len(columns)):  # nearest of the same size: identity
         return np.ascontiguousarray(cut, np.int32)
-    return np.take(cut[rows], columns, axis=1).astype(np.int32, copy=False)
+    # Columns first: the second, larger step then copies whole rows.
+    return np.take(np.take(cut, columns, axis=1), rows, axis=0)
 
 
 def _find_segments(
@@ -352,7 +353,7 @@ def _number_ids(
     ids = np.flatnonzero(np.bincount(cut.ravel(), minlength=top + 1))
     table = np.zeros(top + 1, np.intp)
     table[ids] = np.arange(len(ids))
-    return ids, table[cut]
+    return ids, np.take(table, cut)
 
 
 def _extent(

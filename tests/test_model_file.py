@@ -29,8 +29,8 @@ GRAPH = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 4
 
 def test_file_gives_back_graph_metadata_and_golden(tmp_path: Path) -> None:
     golden = Golden(
-        np.arange(30, dtype=np.uint8).reshape(2, 5, 3),
-        {keys.CENTER_HEATMAP: np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)},
+        np.arange(65 * 129 * 3).reshape(65, 129, 3).astype(np.uint8),
+        {keys.CENTER_HEATMAP: np.random.rand(17, 33, 1).astype(np.float32)},
     )
     metadata = tiny_metadata(
         resize=ResizeRule(min=(65, 129), factor=32),
@@ -235,6 +235,7 @@ def _npy(array: Any, change: Callable[[bytes], bytes] = bytes) -> bytes:
         b"nothing",
         _npz({"canvas.npy": b"nothing"}),
         _npz({"canvas.npy": _npy(np.zeros((2, 2, 3), np.float64))}),
+        _npz({"canvas.npy": _npy(np.zeros((2, 2, 3), np.uint8))}),
         _npz({"canvas.npy": _npy(np.array([{}], object))}),
         _npz({"other.npy": _npy(np.zeros((2, 2, 3), np.uint8))}),
         # Declares a million rows and brings two.

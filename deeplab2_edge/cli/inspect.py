@@ -38,17 +38,18 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from deeplab2_edge.model_file import read_model_file
-    from deeplab2_edge.runtime.interpreter import describe_graph
+    from deeplab2_edge.runtime.interpreter import LiteRtEngine, describe_graph
 
     model = read_model_file(args.model)
     graph = describe_graph(model)
+    self_test = LiteRtEngine(model).self_test()
     file_bytes = Path(args.model).stat().st_size
     if args.json:
         document = {
             "path": args.model,
             "file_bytes": file_bytes,
             "graph_bytes": len(model.graph),
-            "has_golden": model.golden is not None,
+            "self_test": self_test,
             "op_counts": dict(graph.op_counts),
             "num_tensors": graph.num_tensors,
             "inputs": [_tensor_document(tensor) for tensor in graph.inputs],
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         f"{args.model}: {file_bytes} bytes, graph {len(model.graph)}, SHA-256 verified"
     )
     _print_metadata(model.metadata)
-    print(f"self test    {'golden image and heads' if model.golden else 'none'}")
+    print(f"self test    {_self_test_line(self_test)}")
     for title, tensors in (("input", graph.inputs), ("outputs", graph.outputs)):
         for tensor in tensors:
             print(f"{title:<13}{_tensor_line(tensor)}")
@@ -101,6 +102,13 @@ def _print_metadata(metadata: "ModelMetadata") -> None:
         )
     for name, value in lines.items():
         print(f"{name:<13}{value}")
+
+
+def _self_test_line(differences: dict[str, float] | None) -> str:
+    if differences is None:
+        return "none in this file"
+    shares = ", ".join(f"{name} {share:.2%}" for name, share in differences.items())
+    return f"largest difference in share of range: {shares}"
 
 
 def _tensor_document(tensor: "TensorInfo") -> dict[str, Any]:

@@ -22,6 +22,7 @@ def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["file_bytes"] == INT8_MODEL.stat().st_size
     assert document["op_counts"]["CONV_2D"] == 4
     assert document["metadata"]["class_names"] == ["sky", "road", "car"]
+    assert max(document["self_test"].values()) < 0.02
     assert document["inputs"][0]["shape"] == [1, 65, 129, 3]
 
 

@@ -10,6 +10,7 @@ import pytest
 from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
 from deeplab2_edge.model_file import (
+    Golden,
     InputSpec,
     ModelFile,
     read_model_file,
@@ -46,6 +47,24 @@ def test_engine_gives_the_golden_heads(path: Path) -> None:
         np.testing.assert_allclose(
             head, golden.heads[key], atol=1e-5 if path == FLOAT_MODEL else 0.07
         )
+
+
+def test_self_test_tells_a_wrong_network_from_a_right_one() -> None:
+    model = read_model_file(FLOAT_MODEL)
+    right = LiteRtEngine(model).self_test()
+    assert right is not None
+    assert max(right.values()) < 1e-5
+    assert model.golden is not None
+    heads = {
+        key: head[::-1] if key == keys.SEMANTIC_LOGITS else head
+        for key, head in model.golden.heads.items()
+    }
+    wrong = LiteRtEngine(
+        ModelFile(model.graph, model.metadata, Golden(model.golden.canvas, heads))
+    ).self_test()
+    assert wrong is not None
+    assert wrong[keys.SEMANTIC_LOGITS] > 0.3
+    assert LiteRtEngine(ModelFile(model.graph, model.metadata)).self_test() is None
 
 
 def test_integer_and_float_model_agree_within_quantization() -> None:
