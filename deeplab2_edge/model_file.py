@@ -478,7 +478,8 @@ def _check_golden(golden: Golden, metadata: ModelMetadata) -> None:
         (keys.OFFSET_MAP, 2),
     ):
         expected[name] = (*metadata.head_size, channels)
-    for name, array in {"canvas": golden.canvas, **golden.heads}.items():
+    arrays: dict[str, NDArray[Any]] = {"canvas": golden.canvas, **golden.heads}
+    for name, array in arrays.items():
         _check(
             array.shape == expected[name],
             f"{GOLDEN_NAME}: shape of {name}",
