@@ -4,9 +4,7 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Any, TypeVar
 
 import cv2
@@ -48,10 +46,10 @@ def run_tasks(
         return
     # Spawn: a forked process would inherit TensorFlow's threads half alive.
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter, stop = context.Value("q", 0), context.Event()
     reported = 0
     with concurrent.futures.ProcessPoolExecutor(
-        workers, context, initializer=_start, initargs=(work, counter)
+        workers, context, initializer=_start, initargs=(work, counter, stop)
     ) as executor:
         futures = {executor.submit(_run, task): task for task in tasks}
         pending = set(futures)
@@ -74,30 +72,39 @@ def run_tasks(
                 "that starts workers needs `if __name__ == '__main__':`)"
             ) from error
         finally:
+            stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Stopped(Exception):
+    """Ends a task that nobody waits for; unwinding removes its unfinished file."""
 
 
 # State of a worker process, set once by `_start`.
 _work: Any = None
 _counter: Any = None
+_stop: Any = None
 
 
-def _start(work: Any, counter: Any) -> None:
-    global _work, _counter
-    _work, _counter = work, counter
+def _start(work: Any, counter: Any, stop: Any) -> None:
+    global _work, _counter, _stop
+    _work, _counter, _stop = work, counter, stop
     cv2.setNumThreads(1)  # the processes already use all cores
-    signal.signal(signal.SIGINT, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """Ends a worker on Ctrl-C; the unwinding removes its unfinished files."""
-    sys.exit(130)
+    # Ctrl-C reaches every process of a terminal; the parent tells us when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(task: Any) -> Any:
+    _raise_if_stopped()
     return _work(task, _count)
 
 
 def _count() -> None:
+    _raise_if_stopped()
     with _counter.get_lock():
         _counter.value += 1
+
+
+def _raise_if_stopped() -> None:
+    if _stop.is_set():
+        raise _Stopped
