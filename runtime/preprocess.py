@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError
+from deeplab2_edge.images import MAX_PIXELS
 from deeplab2_edge.model_file import ResizeRule
 from deeplab2_edge.panoptic.resize import source_positions
 
 # 127.5 in training, which becomes 0 inside the network; the nearest uint8.
 PADDING_VALUE = 128
-MAX_IMAGE_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def place_on_canvas(
 
     Raises:
         DataError: If the image is not uint8 RGB, is empty or has more than
-            `MAX_IMAGE_PIXELS`.
+            `MAX_PIXELS`.
     """
     check_image(image)
     image_size = image.shape[0], image.shape[1]
@@ -137,7 +137,7 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
     Raises:
         DataError: If it is not uint8 `[H, W, 3]` of at least one pixel and at most
-            `MAX_IMAGE_PIXELS`.
+            `MAX_PIXELS`.
     """
     if not isinstance(image, np.ndarray):
         raise DataError(
@@ -156,10 +156,10 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise DataError(
             f"image is {image.dtype}; it must be uint8 with values 0 to 255"
         )
-    if image.shape[0] * image.shape[1] > MAX_IMAGE_PIXELS:
+    if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise DataError(
             f"image has {image.shape[1]}x{image.shape[0]} pixels; at most "
-            f"{MAX_IMAGE_PIXELS} are taken, shrink it first"
+            f"{MAX_PIXELS} are taken, shrink it first"
         )
 
 

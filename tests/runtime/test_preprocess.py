@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError
+from deeplab2_edge.images import MAX_PIXELS
 from deeplab2_edge.model_file import ResizeRule
 from deeplab2_edge.panoptic import resize_bilinear
-from deeplab2_edge.runtime import preprocess
 from deeplab2_edge.runtime.preprocess import (
     Placement,
     place_on_canvas,
@@ -105,7 +105,7 @@ def test_what_is_no_image_is_refused(image: NDArray[np.uint8], message: str) -> 
 def test_huge_image_is_refused() -> None:
     # A view: the array itself takes three bytes.
     image = np.broadcast_to(np.zeros(3, np.uint8), (20_000, 20_000, 3))
-    assert image.shape[0] * image.shape[1] > preprocess.MAX_IMAGE_PIXELS
+    assert image.shape[0] * image.shape[1] > MAX_PIXELS
     with pytest.raises(DataError, match="20000x20000"):
         place_on_canvas(image, (65, 129), ResizeRule())
 
