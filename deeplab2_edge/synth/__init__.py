@@ -3,6 +3,7 @@
 from deeplab2_edge.synth.dataset import (
     TRAIN_SEED_START,
     VALIDATION_SEED_START,
+    SynthDataset,
     SynthSample,
     render_many,
     synthetic_samples,
@@ -14,6 +15,7 @@ __all__ = [
     "TRAIN_SEED_START",
     "VALIDATION_SEED_START",
     "Scene",
+    "SynthDataset",
     "SynthSample",
     "render_many",
     "render_scene",

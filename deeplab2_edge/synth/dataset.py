@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.datasets.street import SYNTHETIC_STREET
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.synth.render import DEFAULT_SIZE, render_scene
 from deeplab2_edge.synth.scene import Scene
@@ -62,6 +64,19 @@ def synthetic_samples(
 ) -> Sequence[SynthSample]:
     """Returns one lazily rendered sample per seed."""
     return [SynthSample(seed, size) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class SynthDataset:
+    """Pairs samples with the description of their classes, as a folder does.
+
+    Attributes:
+        samples: Rendered when asked for.
+        info: Classes, things, colors and label rules.
+    """
+
+    samples: Sequence[SynthSample]
+    info: DatasetInfo = SYNTHETIC_STREET
 
 
 def render_many(

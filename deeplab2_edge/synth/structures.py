@@ -25,6 +25,7 @@ Points = NDArray[np.float64]
 # Metres; beyond, posts would be hair lines and signs a few pixels.
 _POLE_REACH, _SIGN_REACH = 58.0, 42.0
 _MIN_POLE_PIXELS = 2.8  # a thinner pole could not be learned nor seen
+_ROOF_OVERHANG = 1.08  # length of a roof as a share of what lies above the house
 _SHADOW_REACH = 60.0  # metres; a low sun would throw shadows without end
 
 
@@ -93,52 +94,76 @@ class Building:
     def draw(self, canvas: Canvas, light: Light) -> None:
         near, far, out = self._corners()
         up = UP * self.height
-        label = BUILDING * LABEL_DIVISOR
-        rng = textures.stream(*self.seed)
-        length = float(np.linalg.norm(far - near))
-        front = textures.facade(
-            rng, length, self.height, is_lit=light.is_dusk, has_shop=self.has_shop
-        )
-        outward = -out / self.depth
-        along = (far - near) / length
-        if self.l < 0:  # seen from the street, a left front runs away to the right
-            canvas.draw_texture(
-                near + up, far - near, -up, front, label, light=light.on(outward)
-            )
-        else:
-            canvas.draw_texture(
-                far + up, near - far, -up, front, label, light=light.on(outward)
-            )
-        color = textures.wall_color(rng) * 0.5 + front[0:40, 0:40].mean((0, 1)) * 0.5
-        eye = canvas.camera.position
-        ends = [
-            (foot, normal)
-            for foot, normal in ((near, -along), (far, along))
-            if normal @ (eye - foot) > 0
-        ]
-        for foot, normal in ends:
-            scale = textures.FACADE_PIXELS_PER_METER // 2
-            size = int(self.height * scale), int(self.depth * scale)
-            side = textures.wall(rng, *size, color)
-            canvas.draw_texture(
-                foot + up, out, -up, side, label, light=light.on(normal)
-            )
+        along = far - near
+        if canvas.may_show(np.stack([near, far, far + up, near + up])):
+            self._draw_front(canvas, light, near, along, out)
+        # The front draws the color of its wall first, too.
+        color = textures.wall_color(textures.stream(*self.seed)) * 0.95
+        unit = along / np.linalg.norm(along)
+        for foot, normal in ((near, -unit), (far, unit)):
+            if normal @ (canvas.camera.position - foot) > 0:
+                self._draw_end(canvas, light.on(normal), foot, out, color)
         if self.has_gable:
-            rise = UP * min(self.depth * 0.4, 3.5)
-            tiles = textures.roof(rng, 48, int(length * 8))
-            canvas.draw_texture(
-                near + up + out / 2 + rise,
-                far - near,
-                1.08 * (-out / 2 - rise),
-                tiles,
-                label,
-                light=light.on((outward + UP) / np.sqrt(2)),
-            )
-            for foot, normal in ends:
-                triangle = np.stack(
-                    [foot + up, foot + up + out / 2 + rise, foot + up + out]
-                )
-                canvas.fill_polygon(triangle, color * light.on(normal), label)
+            self._draw_roof(canvas, light, near + up, along, out)
+
+    def _draw_front(
+        self, canvas: Canvas, light: Light, near: Points, along: Points, out: Points
+    ) -> None:
+        front = textures.facade(
+            textures.stream(*self.seed),
+            float(np.linalg.norm(along)),
+            self.height,
+            is_lit=light.is_dusk,
+            has_shop=self.has_shop,
+        )
+        # Seen from the street, a left front runs away to the right.
+        corner, across = (near, along) if self.l < 0 else (near + along, -along)
+        up = UP * self.height
+        factor = light.on(-out / self.depth)
+        label = BUILDING * LABEL_DIVISOR
+        canvas.draw_texture(corner + up, across, -up, front, label, light=factor)
+
+    def _draw_end(
+        self,
+        canvas: Canvas,
+        light: NDArray[np.float64],
+        foot: Points,
+        out: Points,
+        color: NDArray[np.float32],
+    ) -> None:
+        up, rise = UP * self.height, self._rise()
+        label = BUILDING * LABEL_DIVISOR
+        top = foot + up
+        if canvas.may_show(np.stack([foot, foot + out, top + out, top])):
+            scale = textures.FACADE_PIXELS_PER_METER // 2
+            rows, columns = int(self.height * scale), int(self.depth * scale)
+            wall = textures.wall(textures.stream(*self.seed, 1), rows, columns, color)
+            canvas.draw_texture(top, out, -up, wall, label, light=light)
+        if self.has_gable:
+            triangle = np.stack([top, top + out / 2 + rise, top + out])
+            canvas.fill_polygon(triangle, color * light, label)
+
+    def _draw_roof(
+        self, canvas: Canvas, light: Light, eave: Points, along: Points, out: Points
+    ) -> None:
+        slope = out / 2 + self._rise()
+        quad = np.stack([eave, eave + along, eave + along + slope, eave + slope])
+        if not canvas.may_show(quad):
+            return
+        width = int(float(np.linalg.norm(along)) * 8)
+        tiles = textures.roof(textures.stream(*self.seed, 2), 48, width)
+        normal = (UP - out / self.depth) / np.sqrt(2)
+        canvas.draw_texture(
+            eave + slope,
+            along,
+            -slope * _ROOF_OVERHANG,
+            tiles,
+            BUILDING * LABEL_DIVISOR,
+            light=light.on(normal),
+        )
+
+    def _rise(self) -> Points:
+        return UP * min(self.depth * 0.4, 3.5)
 
 
 @dataclass(frozen=True)

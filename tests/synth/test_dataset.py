@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 
+from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.synth import (
     TRAIN_SEED_START,
     VALIDATION_SEED_START,
+    SynthDataset,
     dataset,
     render_many,
     render_scene,
     synthetic_samples,
 )
+from deeplab2_edge.synth.scene import CLASS_NAMES, THING_IDS, VOID
 
 SMALL = (65, 129)
 
@@ -55,3 +58,11 @@ def test_processes_give_the_same_scenes_in_order() -> None:
 def test_negative_worker_count_is_refused() -> None:
     with pytest.raises(UsageError, match="num_workers"):
         render_many(range(1), SMALL, -1)
+
+
+def test_dataset_describes_the_classes_that_are_painted() -> None:
+    info = SynthDataset(synthetic_samples(range(1), SMALL)).info
+    assert info.class_names == CLASS_NAMES
+    assert info.thing_ids == THING_IDS
+    assert info.ignored_panoptic_id == VOID
+    assert info == get_dataset("synthetic_street")
