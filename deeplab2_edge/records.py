@@ -295,8 +295,10 @@ def decode_example(serialized: bytes, *, where: str) -> dict[str, Any]:
     fields = check_example(serialized, where=where)
     try:
         decoded = parse_example(serialized, fields)
-    except tf.errors.InvalidArgumentError as error:
-        raise DataError(f"{where}: cannot be decoded ({error.message})") from None
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        # TensorFlow quotes the record's bytes; they may be no text at all.
+        reason = getattr(error, "message", "it holds broken text")
+        raise DataError(f"{where}: cannot be decoded ({reason})") from None
     arrays = {key: value.numpy() for key, value in decoded.items()}
     return {
         key: value.decode(errors="replace") if isinstance(value, bytes) else value
