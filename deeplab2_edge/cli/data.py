@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,10 @@ def _run_build(args: argparse.Namespace) -> int:
     from deeplab2_edge.train.data import builders
 
     info = get_dataset(args.dataset) if args.dataset else None
-    source = builders.FolderSource(open_folder(args.input, info))
+    folder = open_folder(args.input, info)
+    if not folder.is_labelled:
+        print(f"note: {args.input} holds no labels, only images", file=sys.stderr)
+    source = builders.FolderSource(folder)
     _print_report({"records": _build(source, args)}, args.json)
     return 0
 
