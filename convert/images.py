@@ -1,0 +1,125 @@
+"""Finds the images a conversion looks at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, SampleLike
+from deeplab2_edge.datasets.registry import DatasetInfo
+from deeplab2_edge.errors import ConfigError, DataError
+from deeplab2_edge.samples import SYNTHETIC, SampleSet, open_samples
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Is a choice of samples and what is known about them.
+
+    Attributes:
+        location: Where they come from.
+        samples: At least one.
+        has_labels: Whether labels, if there are any, are of the model's classes.
+        notes: What the user should know.
+    """
+
+    location: str
+    samples: Sequence[SampleLike]
+    has_labels: bool
+    notes: tuple[str, ...] = ()
+
+
+def open_data(
+    info: DatasetInfo,
+    canvas: tuple[int, int],
+    *,
+    calibration_data: str | None,
+    calibration_images: int,
+    verification_data: str | None,
+    verification_images: int,
+) -> tuple[ImageSet | None, ImageSet]:
+    """Opens images for calibration and verification.
+
+    Both are spread evenly over their data. Where they come from the same data, they
+    are different images, as long as there are enough.
+
+    Args:
+        info: The classes of the model.
+        canvas: (height, width) of synthetic scenes.
+        calibration_data: What `open_samples` takes, None for no calibration.
+        calibration_images: Most images to calibrate with.
+        verification_data: What `open_samples` takes, None for scenes of the
+            synthetic world.
+        verification_images: Most images to verify with.
+
+    Raises:
+        DataError: If there are no images.
+    """
+    calibration = None
+    if calibration_data is not None:
+        calibration = _pick(calibration_data, info, calibration_images, canvas)
+    verification = _pick(
+        verification_data or f"{SYNTHETIC}:val",
+        info,
+        verification_images,
+        canvas,
+        avoid=calibration.samples if calibration else (),
+    )
+    return calibration, verification
+
+
+def _pick(
+    location: str,
+    info: DatasetInfo,
+    count: int,
+    canvas: tuple[int, int],
+    avoid: Sequence[SampleLike] = (),
+) -> ImageSet:
+    """Picks samples evenly, those to avoid only if there are no others."""
+    is_synthetic = location.split(":")[0] == SYNTHETIC
+    # The synthetic world has no end; elsewhere a choice is made from all there is.
+    limit = count + len(avoid) if is_synthetic else None
+    found = _open(location, info, canvas, limit)
+    names = {sample.name for sample in avoid}
+    free = [sample for sample in found.samples if sample.name not in names]
+    samples = free or list(found.samples)
+    if not samples:
+        raise DataError(f"{location}: holds no images")
+    if count < len(samples):
+        picks = np.linspace(0, len(samples) - 1, count).round().astype(int)
+        samples = [samples[pick] for pick in picks]
+    has_labels = _has_same_classes(found.info, info)
+    notes: tuple[str, ...] = ()
+    if not has_labels and found.info.num_classes > 1:
+        notes = (
+            f"the labels of {location} are of {found.info.name!r}, not of the "
+            f"model's classes ({info.name!r}): compared without labels",
+        )
+    return ImageSet(location, samples, has_labels, notes)
+
+
+def _open(
+    location: str, info: DatasetInfo, canvas: tuple[int, int], limit: int | None
+) -> SampleSet:
+    """Opens data whose labels may be of the model's classes, of others, or missing."""
+    path = Path(location)
+    folder = path if path.is_dir() else path.parent
+    choices: list[DatasetInfo | None] = [info, None]
+    if (folder / DESCRIPTION_NAME).is_file():
+        choices.reverse()
+    try:
+        return open_samples(location, choices[0], limit=limit, synthetic_size=canvas)
+    except (ConfigError, DataError) as error:
+        try:
+            return open_samples(
+                location, choices[1], limit=limit, synthetic_size=canvas
+            )
+        except (ConfigError, DataError):
+            raise error from None
+
+
+def _has_same_classes(found: DatasetInfo, wanted: DatasetInfo) -> bool:
+    return all(
+        getattr(found, name) == getattr(wanted, name)
+        for name in ("class_names", "thing_ids", "label_divisor", "ignore_label")
+    )

@@ -1,0 +1,427 @@
+"""The whole conversion: from a checkpoint to a verified model file."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab2_edge import assets, checkpoints, keys
+from deeplab2_edge.config import ExperimentOptions, load_config
+from deeplab2_edge.config.validate import validate_config
+from deeplab2_edge.convert.calibration import Calibration, choose_calibration
+from deeplab2_edge.convert.images import open_data
+from deeplab2_edge.convert.provenance import describe_provenance
+from deeplab2_edge.convert.quiet import quiet_native_notes
+from deeplab2_edge.convert.tflite import (
+    INT8,
+    QUANTIZATIONS,
+    ConvertedGraph,
+    convert_model,
+    hard_swish_form,
+)
+from deeplab2_edge.convert.verification import Verification, verify
+from deeplab2_edge.datasets.folders import SampleLike
+from deeplab2_edge.errors import (
+    ConfigError,
+    ConversionError,
+    OutputError,
+    UsageError,
+)
+from deeplab2_edge.files import atomic_write, ensure_output_dir
+from deeplab2_edge.model_file import (
+    HEAD_KEYS,
+    MAX_CANVAS_PIXELS,
+    Golden,
+    InputSpec,
+    ModelFile,
+    ModelMetadata,
+    read_model_file,
+    write_model_file,
+)
+from deeplab2_edge.models import build_model
+from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.runtime.interpreter import LiteRtEngine
+from deeplab2_edge.runtime.machine import peak_memory_bytes
+from deeplab2_edge.runtime.preprocess import place_on_canvas
+from deeplab2_edge.samples import SYNTHETIC
+
+METRICS = ("pq", "miou")
+# A file beside the checkpoint that says what it is; `import-checkpoint` writes it.
+CONFIG_NAME = "config.textproto"
+REPORT_SUFFIX = ".report.json"
+# A self test holds an image and heads; on larger canvases it outweighs the model.
+_MAX_GOLDEN_PIXELS = 641 * 1281
+
+
+@dataclass(frozen=True)
+class DropLimit:
+    """Says how much a metric may get worse.
+
+    Attributes:
+        metric: One of `METRICS`.
+        points: Percentage points.
+    """
+
+    metric: str
+    points: float
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """Says what to convert and how.
+
+    Attributes:
+        checkpoint: What `checkpoints.resolve_checkpoint` takes; `demo` is shipped.
+        config: The experiment's file; by default `config.textproto` beside the
+            checkpoint.
+        quantization: One of `QUANTIZATIONS`.
+        canvas: (height, width) of the input; by default the evaluation crop.
+        output: The model file; by default a name made of model, canvas and
+            quantization, in the working folder.
+        calibration_data: What `open_samples` takes; needed for `int8` unless the
+            checkpoint is `demo`.
+        calibration_images: Most images to calibrate with.
+        verification_data: What `open_samples` takes; by default the calibration data
+            (other images of it, if there are enough), else scenes of the synthetic
+            world.
+        verification_images: Most images to verify with.
+        drop_limits: Refuse to write a file that is worse.
+    """
+
+    checkpoint: str = assets.DEMO_CHECKPOINT
+    config: str | None = None
+    quantization: str = "none"
+    canvas: tuple[int, int] | None = None
+    output: str | os.PathLike[str] | None = None
+    calibration_data: str | None = None
+    calibration_images: int = 100
+    verification_data: str | None = None
+    verification_images: int = 8
+    drop_limits: Sequence[DropLimit] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ConversionResult:
+    """Says what was written and how good it is.
+
+    Attributes:
+        output: The model file.
+        report_path: The JSON beside it.
+        metadata: As written into the file.
+        file_bytes: Size of the file.
+        op_counts: Number of ops by builtin name.
+        calibration: For `int8`.
+        verification: Comparison with the float source.
+        notes: What the user should know.
+        seconds: Wall time.
+        peak_memory_bytes: Largest resident memory of the process so far, if known.
+    """
+
+    output: Path
+    report_path: Path
+    metadata: ModelMetadata
+    file_bytes: int
+    op_counts: dict[str, int]
+    calibration: Calibration | None
+    verification: Verification
+    notes: tuple[str, ...]
+    seconds: float
+    peak_memory_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values."""
+        return {
+            "model": str(self.output),
+            "file_bytes": self.file_bytes,
+            "metadata": json.loads(self.metadata.to_json()),
+            "op_counts": self.op_counts,
+            "calibration": self.calibration and self.calibration.to_json(),
+            "verification": self.verification.to_json(),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+
+def convert_checkpoint(
+    options: ConversionOptions, *, quiet: bool = False
+) -> ConversionResult:
+    """Converts a checkpoint, verifies the result and writes it with its report.
+
+    Nothing is written unless everything succeeds.
+
+    Args:
+        options: What and how.
+        quiet: Whether to show no progress.
+
+    Raises:
+        UsageError: If an option makes no sense, or `int8` lacks calibration data.
+        ConfigError: If the configuration is missing or wrong.
+        CheckpointError: If the checkpoint is missing, damaged or of another model.
+        DataError: If images cannot be used.
+        ConversionError: If the conversion fails or loses more than allowed.
+        OutputError: If the file cannot be written.
+    """
+    start = time.monotonic()
+    _check_options(options)
+    calibration_data = _calibration_data(options)
+    prefix = checkpoints.resolve_checkpoint(options.checkpoint)
+    config = load_config(_find_config(options, prefix))
+    info = dataset_of(config)
+    validate_config(config, info, needs=("model_options",))
+    canvas = choose_canvas(config, options.canvas)
+    output = _check_output(
+        options.output or _default_output(options, config, prefix, canvas)
+    )
+    calibration_set, verification_set = open_data(
+        info,
+        canvas,
+        calibration_data=calibration_data,
+        calibration_images=options.calibration_images,
+        verification_data=options.verification_data or options.calibration_data,
+        verification_images=options.verification_images,
+    )
+
+    _say("building the model", quiet)
+    with quiet_native_notes():
+        model = build_model(
+            config,
+            input_size=canvas,
+            batch_size=1,
+            hard_swish=hard_swish_form(options.quantization),
+        )
+        loaded = checkpoints.load_weights(model, options.checkpoint)
+    metadata = describe_model(
+        config,
+        model,
+        provenance=describe_provenance(config, options.checkpoint, prefix),
+    )
+    calibration = None
+    if calibration_set is not None:
+        with quiet_native_notes():
+            calibration = choose_calibration(
+                model,
+                calibration_set.samples,
+                source=calibration_set.location,
+                canvas=canvas,
+                resize=metadata.resize,
+                quiet=quiet,
+            )
+        metadata = _with_provenance(metadata, calibration=calibration.to_json())
+    _say("converting", quiet)
+    converted = convert_model(
+        model,
+        options.quantization,
+        calibration=calibration.canvases if calibration else (),
+        quiet=quiet,
+    )
+    final = _describe_converted(metadata, converted, options.quantization)
+    with atomic_write(output) as temporary, quiet_native_notes():
+        golden = _make_golden(converted, final, verification_set.samples[0])
+        final = write_model_file(temporary, converted.graph, final, golden)
+        verification = verify(
+            KerasEngine(model, metadata),
+            LiteRtEngine(read_model_file(temporary)),
+            verification_set.samples,
+            location=verification_set.location,
+            has_labels=verification_set.has_labels,
+            quiet=quiet,
+        )
+        _check_drop(verification, options.drop_limits, output)
+        file_bytes = temporary.stat().st_size
+    notes = [*verification_set.notes]
+    is_asked = options.verification_data or options.calibration_data
+    if not is_asked and options.checkpoint != assets.DEMO_CHECKPOINT:
+        notes.append(
+            "verified on rendered street scenes; give --verify-data with images like "
+            "those the model will see"
+        )
+    if loaded.unexpected:
+        notes.append(
+            f"the checkpoint holds {len(loaded.unexpected)} variables that the "
+            f"configuration does not use, first {loaded.unexpected[0]}"
+        )
+    result = ConversionResult(
+        output=output,
+        report_path=output.with_name(output.name + REPORT_SUFFIX),
+        metadata=final,
+        file_bytes=file_bytes,
+        op_counts=dict(converted.op_counts),
+        calibration=calibration,
+        verification=verification,
+        notes=tuple(notes),
+        seconds=time.monotonic() - start,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    with atomic_write(result.report_path) as temporary:
+        temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+    return result
+
+
+def choose_canvas(
+    config: ExperimentOptions, asked: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Returns the size of the input: what was asked for, or the evaluation crop.
+
+    Raises:
+        UsageError: If a side is not `k * output_stride + 1`, or the canvas is too
+            large; the message gives the nearest size that fits.
+        ConfigError: If nothing was asked for and the configuration has no crop.
+    """
+    stride = config.model_options.backbone.output_stride
+    place = "--input-size"
+    if asked is None:
+        crop = config.eval_dataset_options.crop_size
+        place = "eval_dataset_options.crop_size"
+        if len(crop) != 2:
+            raise ConfigError(
+                f"{place} is {list(crop)}; expected height and width of the input, "
+                "or give --input-size"
+            )
+        asked = (crop[0], crop[1])
+    nearest = [max(round((side - 1) / stride), 1) * stride + 1 for side in asked]
+    if nearest != list(asked):
+        raise UsageError(
+            f"{place} is {asked[0]}x{asked[1]} (height x width); each side must be "
+            f"k * {stride} + 1 (output stride {stride}); nearest is "
+            f"{nearest[0]}x{nearest[1]}"
+        )
+    if asked[0] * asked[1] > MAX_CANVAS_PIXELS:
+        raise UsageError(
+            f"{place} is {asked[0]}x{asked[1]}; a canvas has at most "
+            f"{MAX_CANVAS_PIXELS} pixels"
+        )
+    return asked
+
+
+def _check_options(options: ConversionOptions) -> None:
+    if options.quantization not in QUANTIZATIONS:
+        raise UsageError(
+            f"--quantize is {options.quantization!r}; must be "
+            f"{', '.join(QUANTIZATIONS)}"
+        )
+    for name, count in (
+        ("--calibration-images", options.calibration_images),
+        ("--verify-images", options.verification_images),
+    ):
+        if count < 1:
+            raise UsageError(f"{name} is {count}; must be at least 1")
+    for limit in options.drop_limits:
+        if limit.metric not in METRICS or not limit.points >= 0:
+            raise UsageError(
+                f"--max-drop is {limit.points}{limit.metric}; must be points of "
+                f"{' or '.join(METRICS)}, for example 1.0pq"
+            )
+
+
+def _calibration_data(options: ConversionOptions) -> str | None:
+    """Says where calibration images come from, None if none are needed."""
+    if options.quantization != INT8:
+        return None
+    if options.calibration_data is not None:
+        return options.calibration_data
+    if options.checkpoint == assets.DEMO_CHECKPOINT:
+        return f"{SYNTHETIC}:train"
+    raise UsageError(
+        "--quantize int8 needs --calibration-data: a folder with 50 to 200 images "
+        "like those the model will see, or record files; labels are not needed. "
+        "Without such images use --quantize dynamic"
+    )
+
+
+def _find_config(options: ConversionOptions, prefix: str) -> Path:
+    if options.config is not None:
+        return Path(options.config)
+    if options.checkpoint == assets.DEMO_CHECKPOINT:
+        return assets.demo_config_path()
+    beside = Path(prefix).parent / CONFIG_NAME
+    if not beside.is_file():
+        raise UsageError(
+            f"--config is missing and there is no {beside}; give the configuration "
+            "the checkpoint was trained with"
+        )
+    return beside
+
+
+def _default_output(
+    options: ConversionOptions,
+    config: ExperimentOptions,
+    prefix: str,
+    canvas: tuple[int, int],
+) -> str:
+    name = config.experiment_name
+    if options.checkpoint == assets.DEMO_CHECKPOINT:
+        name = assets.DEMO_CHECKPOINT
+    elif not re.fullmatch(r"[\w.-]+", name):  # missing, or a placeholder
+        name = Path(prefix).name
+    return f"{name}_{canvas[0]}x{canvas[1]}_{options.quantization}.tflite"
+
+
+def _check_output(location: str | os.PathLike[str]) -> Path:
+    output = Path(location)
+    if output.is_dir():
+        raise OutputError(f"{output}: a folder; give the name of the model file")
+    ensure_output_dir(output.parent)
+    return output
+
+
+def _describe_converted(
+    metadata: ModelMetadata, converted: ConvertedGraph, quantization: str
+) -> ModelMetadata:
+    return replace(
+        metadata,
+        input=InputSpec(name=converted.input_name),
+        outputs=dict(converted.output_names),
+        # Integer peaks are flat; without this each would be several centers.
+        merge=replace(metadata.merge, merge_plateaus=quantization == INT8),
+        quantization=quantization,
+    )
+
+
+def _with_provenance(metadata: ModelMetadata, **entries: Any) -> ModelMetadata:
+    return replace(metadata, provenance={**metadata.provenance, **entries})
+
+
+def _make_golden(
+    converted: ConvertedGraph, metadata: ModelMetadata, sample: SampleLike
+) -> Golden | None:
+    """Runs the new graph once; the device can then check that it computes the same."""
+    if metadata.canvas[0] * metadata.canvas[1] > _MAX_GOLDEN_PIXELS:
+        return None
+    canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
+    engine = LiteRtEngine(ModelFile(converted.graph, metadata))
+    heads = engine.run(canvas)
+    arrays = {name: np.asarray(getattr(heads, name)) for name in HEAD_KEYS}
+    arrays[keys.CENTER_HEATMAP] = arrays[keys.CENTER_HEATMAP][..., np.newaxis]
+    return Golden(canvas, arrays)
+
+
+def _check_drop(
+    verification: Verification, limits: Sequence[DropLimit], output: Path
+) -> None:
+    for limit in limits:
+        drop = verification.drop(limit.metric)
+        if drop > limit.points:
+            against = (
+                f"labels of {verification.num_labeled} images"
+                if verification.accuracy
+                else "the float model"
+            )
+            raise ConversionError(
+                f"{output}: not written: {limit.metric} drops by {drop:.2f} points "
+                f"(against {against} of {verification.source}), --max-drop allows "
+                f"{limit.points:g}; calibrate with more typical images, or quantize "
+                "less (dynamic, fp16)"
+            )
+
+
+def _say(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,406 @@
+"""Compares a converted model with its float source on real images.
+
+Both run through the public runtime, from the image file to the panoptic map, and
+differ in the engine alone. What is found says how much the conversion costs: per head,
+per mask, and in panoptic quality.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge import keys
+from deeplab2_edge.datasets.folders import SampleLike
+from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.metrics import (
+    MeanIou,
+    MeanIouResult,
+    PanopticQuality,
+    PanopticQualityResult,
+)
+from deeplab2_edge.model_file import HEAD_KEYS, ModelMetadata
+from deeplab2_edge.panoptic import Heads, find_centers, resize_bilinear
+from deeplab2_edge.progress import progress
+from deeplab2_edge.runtime.results import PanopticResult
+from deeplab2_edge.runtime.segmenter import Engine, PanopticSegmenter
+
+# Equal heads have no noise at all; no float32 comparison gets this far.
+_MAX_SNR_DB = 200.0
+
+
+@dataclass(frozen=True)
+class HeadFidelity:
+    """Says how far a head is from the float model's.
+
+    Attributes:
+        max_error: Largest absolute difference of any value, in units of the head.
+        snr_db: Signal to noise ratio, median over the images; 200 if equal.
+    """
+
+    max_error: float
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Holds what a model reaches against labels."""
+
+    pq: PanopticQualityResult
+    miou: MeanIouResult
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Holds the comparison of a converted model with its float source.
+
+    Attributes:
+        source: Where the images come from.
+        image_names: The images.
+        heads: By the names in `keys`.
+        class_agreement: Share of head pixels of equal class.
+        worst_offset_px: Largest error of an offset on a thing, in canvas pixels.
+        num_centers: Instance centers of all images, (float, converted).
+        mask_iou: Mean over the float model's segments of the IoU with the best
+            segment of the same class.
+        panoptic_agreement: Share of pixels that belong to segments which match.
+        pq: Of the converted model, with the float model's segments as ground truth.
+        miou: The same for classes.
+        float_accuracy: Against labels, if the images have any.
+        accuracy: The same of the converted model.
+        num_labeled: How many images had labels.
+    """
+
+    source: str
+    image_names: tuple[str, ...]
+    heads: Mapping[str, HeadFidelity]
+    class_agreement: float
+    worst_offset_px: float
+    num_centers: tuple[int, int]
+    mask_iou: float
+    panoptic_agreement: float
+    pq: PanopticQualityResult
+    miou: MeanIouResult
+    float_accuracy: Accuracy | None
+    accuracy: Accuracy | None
+    num_labeled: int
+
+    def drop(self, metric: str) -> float:
+        """Says by how many points (percent) a metric got worse.
+
+        With labels: the float model's value minus the converted model's. Without:
+        what is missing to full agreement with the float model.
+
+        Args:
+            metric: `pq` or `miou`.
+        """
+        if self.float_accuracy is not None and self.accuracy is not None:
+            before, after = (
+                a.pq.pq if metric == "pq" else a.miou.miou
+                for a in (self.float_accuracy, self.accuracy)
+            )
+        else:
+            before = 1.0
+            after = self.pq.pq if metric == "pq" else self.miou.miou
+        # NaN: no class at all on any image, nothing that could have got worse.
+        return 0.0 if math.isnan(before - after) else 100 * (before - after)
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values, qualities as fractions."""
+        return {
+            "source": self.source,
+            "images": list(self.image_names),
+            "heads": {
+                name: {"max_error": head.max_error, "snr_db": head.snr_db}
+                for name, head in self.heads.items()
+            },
+            "class_agreement": self.class_agreement,
+            "worst_offset_px": self.worst_offset_px,
+            "centers": {
+                "float": self.num_centers[0],
+                "converted": self.num_centers[1],
+            },
+            "mask_iou": _number(self.mask_iou),
+            "panoptic_agreement": self.panoptic_agreement,
+            "pq_against_float": self.pq.to_json(),
+            "miou_against_float": _number(self.miou.miou),
+            "labeled_images": self.num_labeled,
+            "float": _accuracy_json(self.float_accuracy),
+            "converted": _accuracy_json(self.accuracy),
+        }
+
+
+def verify(
+    source: Engine,
+    converted: Engine,
+    samples: Sequence[SampleLike],
+    *,
+    location: str,
+    has_labels: bool,
+    quiet: bool = False,
+) -> Verification:
+    """Compares two engines image by image.
+
+    Args:
+        source: The float model.
+        converted: The converted model.
+        samples: Images, at least one.
+        location: Where they come from, for the report.
+        has_labels: Whether the labels of the samples are of the model's classes.
+        quiet: Whether to show no progress.
+
+    Raises:
+        DataError: If an image or label cannot be used, or there is none.
+        UsageError: If the engines do not have the same classes and canvas.
+    """
+    if not samples:
+        raise DataError(f"{location}: no images to verify the conversion with")
+    if (source.metadata.canvas, source.metadata.class_names) != (
+        converted.metadata.canvas,
+        converted.metadata.class_names,
+    ):
+        raise UsageError("only models of equal canvas and classes can be compared")
+    comparison = _Comparison(converted.metadata)
+    runs = _Recorder(source), _Recorder(converted)
+    segmenters = [PanopticSegmenter(run) for run in runs]
+    for sample in progress(samples, total=len(samples), label="verifying", quiet=quiet):
+        image = sample.load_image()
+        results = [segmenter(image) for segmenter in segmenters]
+        comparison.add_heads(runs[0].heads, runs[1].heads)
+        comparison.add_centers(runs)
+        comparison.add_maps(results[0], results[1])
+        labels = sample.load_panoptic() if has_labels else None
+        if labels is not None:
+            comparison.add_labels(labels, results, sample.name)
+    return comparison.result(location, tuple(sample.name for sample in samples))
+
+
+def format_verification(report: Verification, label: str) -> str:
+    """Formats a verification as a table.
+
+    Args:
+        report: What `verify` gave.
+        label: Name of the converted model, for example `int8`.
+    """
+    images = len(report.image_names)
+    lines = [
+        f"{label} against float, {images} images of {report.source}",
+        f"{'head':<18}{'max error':>12}{'SNR dB':>9}",
+    ]
+    for name, head in report.heads.items():
+        lines.append(f"{name:<18}{head.max_error:>12.4g}{head.snr_db:>9.1f}")
+    centers = report.num_centers
+    lines += [
+        f"{'worst offset':<30}{report.worst_offset_px:>9.2f} px on things",
+        f"{'instance centers':<30}{centers[1]:>9} (float {centers[0]})",
+        f"{'class agreement':<30}{_percent(report.class_agreement)} %",
+        f"{'panoptic agreement':<30}{_percent(report.panoptic_agreement)} %",
+        f"{'mask IoU':<30}{_percent(report.mask_iou)} %",
+        f"{'PQ, float as ground truth':<30}{_percent(report.pq.pq)} % "
+        f"(things {_percent(report.pq.pq_things).strip()}, "
+        f"stuff {_percent(report.pq.pq_stuff).strip()})",
+    ]
+    if report.float_accuracy is not None and report.accuracy is not None:
+        lines.append(
+            f"{f'against labels ({report.num_labeled})':<18}"
+            f"{'PQ':>9}{'things':>9}{'stuff':>9}{'mIoU':>9}"
+        )
+        for name, accuracy in (
+            ("float", report.float_accuracy),
+            (label, report.accuracy),
+        ):
+            figures = (
+                accuracy.pq.pq,
+                accuracy.pq.pq_things,
+                accuracy.pq.pq_stuff,
+                accuracy.miou.miou,
+            )
+            lines.append(f"  {name:<16}" + "".join(map(_percent, figures)))
+    return "\n".join(lines)
+
+
+class _Recorder:
+    """Is an engine that remembers the last heads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.heads: Heads
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        return self._engine.metadata
+
+    def run(self, canvas: NDArray[np.uint8]) -> Heads:
+        self.heads = self._engine.run(canvas)
+        return self.heads
+
+
+@dataclass
+class _Comparison:
+    """Adds up the differences of two models over images."""
+
+    metadata: ModelMetadata
+    max_errors: dict[str, float] = field(default_factory=dict)
+    snrs_db: dict[str, list[float]] = field(default_factory=dict)
+    class_agreements: list[float] = field(default_factory=list)
+    worst_offset_px: float = 0.0
+    num_centers: list[int] = field(default_factory=lambda: [0, 0])
+    mask_ious: list[float] = field(default_factory=list)
+    agreeing_px: int = 0
+    compared_px: int = 0
+    num_labeled: int = 0
+
+    def __post_init__(self) -> None:
+        # Of the converted model against the float one, then of each against labels.
+        self.pseudo, *self.quality = (self._panoptic_quality() for _ in range(3))
+        self.pseudo_miou, *self.miou = (
+            MeanIou(self.metadata.num_classes, self.metadata.ignore_label)
+            for _ in range(3)
+        )
+
+    def _panoptic_quality(self) -> PanopticQuality:
+        return PanopticQuality(
+            self.metadata.num_classes,
+            self.metadata.ignore_label,
+            label_divisor=self.metadata.label_divisor,
+            thing_ids=self.metadata.thing_ids,
+        )
+
+    def add_heads(self, expected: Heads, found: Heads) -> None:
+        for name in HEAD_KEYS:
+            signal, other = (
+                np.asarray(getattr(heads, name), np.float64)
+                for heads in (expected, found)
+            )
+            if name == keys.CENTER_HEATMAP:
+                # Beyond 0..1 a heatmap means nothing, and integer heads end there.
+                signal, other = signal.clip(0, 1), other.clip(0, 1)
+            noise = other - signal
+            worst = float(np.abs(noise).max())
+            self.max_errors[name] = max(self.max_errors.get(name, 0.0), worst)
+            self.snrs_db.setdefault(name, []).append(_snr_db(signal, noise))
+        classes = expected.semantic_logits.argmax(-1)
+        is_equal = classes == found.semantic_logits.argmax(-1)
+        self.class_agreements.append(float(is_equal.mean()))
+        is_thing = np.isin(classes, self.metadata.thing_ids)
+        if is_thing.any():
+            error = (found.offset_map - expected.offset_map)[is_thing]
+            length = float(np.hypot(error[:, 0], error[:, 1]).max())
+            length *= self.metadata.head_stride
+            self.worst_offset_px = max(self.worst_offset_px, length)
+
+    def add_centers(self, runs: Sequence[_Recorder]) -> None:
+        for index, run in enumerate(runs):
+            settings = run.metadata.merge
+            centers, _ = find_centers(
+                resize_bilinear(run.heads.center_heatmap, self.metadata.canvas),
+                threshold=settings.center_score_threshold,
+                nms_kernel=settings.nms_kernel,
+                keep_k=settings.keep_k_centers,
+                merge_plateaus=settings.merge_plateaus,
+            )
+            self.num_centers[index] += len(centers)
+
+    def add_maps(self, expected: PanopticResult, found: PanopticResult) -> None:
+        self.pseudo.update(expected.panoptic, found.panoptic)
+        self.pseudo_miou.update(expected.semantic, found.semantic)
+        pairs = _best_matches(expected, found)
+        self.mask_ious += [iou for iou, _ in pairs]
+        self.agreeing_px += sum(overlap for iou, overlap in pairs if iou > 0.5)
+        is_void = self.metadata.ignore_label * self.metadata.label_divisor
+        both_void = (expected.panoptic == is_void) & (found.panoptic == is_void)
+        self.agreeing_px += int(np.count_nonzero(both_void))
+        self.compared_px += expected.panoptic.size
+
+    def add_labels(
+        self,
+        labels: NDArray[np.int32],
+        results: Sequence[PanopticResult],
+        name: str,
+    ) -> None:
+        classes = labels // self.metadata.label_divisor
+        try:
+            for index, result in enumerate(results):
+                self.quality[index].update(labels, result.panoptic)
+                self.miou[index].update(classes, result.semantic)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        self.num_labeled += 1
+
+    def result(self, location: str, names: tuple[str, ...]) -> Verification:
+        accuracies: list[Accuracy | None] = [None, None]
+        if self.num_labeled:
+            accuracies = [
+                Accuracy(quality.result(), miou.result())
+                for quality, miou in zip(self.quality, self.miou, strict=True)
+            ]
+        return Verification(
+            source=location,
+            image_names=names,
+            heads={
+                name: HeadFidelity(
+                    self.max_errors[name], float(np.median(self.snrs_db[name]))
+                )
+                for name in HEAD_KEYS
+            },
+            class_agreement=float(np.mean(self.class_agreements)),
+            worst_offset_px=self.worst_offset_px,
+            num_centers=(self.num_centers[0], self.num_centers[1]),
+            mask_iou=float(np.mean(self.mask_ious)) if self.mask_ious else math.nan,
+            panoptic_agreement=self.agreeing_px / self.compared_px,
+            pq=self.pseudo.result(),
+            miou=self.pseudo_miou.result(),
+            float_accuracy=accuracies[0],
+            accuracy=accuracies[1],
+            num_labeled=self.num_labeled,
+        )
+
+
+def _best_matches(
+    expected: PanopticResult, found: PanopticResult
+) -> list[tuple[float, int]]:
+    """Gives IoU and common area of each expected segment with its best match."""
+    columns = len(found.segments) + 1
+    pairs = expected.segment_map.astype(np.int64) * columns + found.segment_map
+    common = np.bincount(
+        pairs.ravel(), minlength=(len(expected.segments) + 1) * columns
+    ).reshape(-1, columns)
+    matches = []
+    for row, segment in enumerate(expected.segments, start=1):
+        best = (0.0, 0)
+        for column, other in enumerate(found.segments, start=1):
+            overlap = int(common[row, column])
+            if overlap and other.class_id == segment.class_id:
+                union = segment.area_px + other.area_px - overlap
+                best = max(best, (overlap / union, overlap))
+        matches.append(best)
+    return matches
+
+
+def _snr_db(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
+    power, disturbance = float(np.square(signal).sum()), float(np.square(noise).sum())
+    if disturbance == 0.0:
+        return _MAX_SNR_DB
+    if power == 0.0:
+        return -_MAX_SNR_DB
+    return min(10 * math.log10(power / disturbance), _MAX_SNR_DB)
+
+
+def _accuracy_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {
+        "panoptic_quality": accuracy.pq.to_json(),
+        "mean_iou": accuracy.miou.to_json(),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _percent(fraction: float) -> str:
+    return f"{'-':>9}" if math.isnan(fraction) else f"{100 * fraction:9.2f}"

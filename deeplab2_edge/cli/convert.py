@@ -1,0 +1,176 @@
+"""`deeplab2-edge convert`: a model file for devices, verified."""
+
+import argparse
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from deeplab2_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from deeplab2_edge.convert import ConversionResult, DropLimit
+
+_QUANTIZATIONS = ("none", "fp16", "dynamic", "int8")
+_EXAMPLES = """\
+examples:
+  deeplab2-edge convert --quantize int8
+  deeplab2-edge convert --checkpoint runs/street --config street.textproto \\
+    --quantize int8 --calibration-data street/train --output street.tflite
+  deeplab2-edge convert --checkpoint ckpt-60000 --config cityscapes.textproto \\
+    --input-size 513x1025 --quantize fp16
+  deeplab2-edge convert --quantize int8 --verify-data street/val --verify-images 50 \\
+    --max-drop 1.0pq
+
+Images are a folder, record files, or `synthetic`: rendered street scenes. After the
+conversion the file and the float model run on the same images; the comparison is
+printed and written to OUTPUT.report.json.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert a checkpoint to a model file for devices",
+        description="Converts a checkpoint to a TFLite file that carries everything "
+        "the runtime needs, and compares it with the float model.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default="demo",
+        metavar="CKPT",
+        help="checkpoint prefix or folder; default: demo, the shipped one",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="text-format experiment of the checkpoint; default: config.textproto "
+        "beside it",
+    )
+    parser.add_argument("--format", choices=("tflite",), default="tflite")
+    parser.add_argument(
+        "--quantize",
+        choices=_QUANTIZATIONS,
+        default="none",
+        help="none: float32; fp16: half the size; dynamic: int8 weights; int8: "
+        "integers throughout, smallest and fastest (default: none)",
+    )
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        metavar="HxW",
+        help="height x width of the input; default: the evaluation crop",
+    )
+    parser.add_argument(
+        "--calibration-data",
+        metavar="DATA",
+        help="images that set the ranges of int8; the demo checkpoint needs none",
+    )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most images to calibrate with (default: 100)",
+    )
+    parser.add_argument(
+        "--verify-data",
+        metavar="DATA",
+        help="images to compare on; default: the calibration data, else synthetic",
+    )
+    parser.add_argument(
+        "--verify-images",
+        type=int,
+        default=8,
+        metavar="N",
+        help="most images to compare on (default: 8)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        action="append",
+        default=[],
+        metavar="POINTS",
+        help="write nothing if the file is worse by more than so many points, for "
+        "example 1.0pq or 0.5miou; repeatable",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="default: MODEL_HxW_QUANTIZATION.tflite in the working folder",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    limits = [_drop_limit(text) for text in args.max_drop]
+    from deeplab2_edge.convert import ConversionOptions, convert_checkpoint
+
+    result = convert_checkpoint(
+        ConversionOptions(
+            checkpoint=args.checkpoint,
+            config=args.config,
+            quantization=args.quantize,
+            canvas=args.input_size,
+            output=args.output,
+            calibration_data=args.calibration_data,
+            calibration_images=args.calibration_images,
+            verification_data=args.verify_data,
+            verification_images=args.verify_images,
+            drop_limits=limits,
+        ),
+        quiet=args.quiet,
+    )
+    if args.json:
+        print(json.dumps(result.to_json(), indent=1))
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: "ConversionResult") -> None:
+    from deeplab2_edge.convert import format_verification
+
+    calibration = result.calibration
+    if calibration is not None:
+        print(
+            f"calibrated with {len(calibration.canvases)} of "
+            f"{calibration.num_candidates} images of {calibration.source}"
+        )
+        for outlier in calibration.outliers:
+            print(
+                f"  left out {outlier.name}: {outlier.factor:.1f} times the usual "
+                f"range in {outlier.layer}"
+            )
+    print(format_verification(result.verification, result.metadata.quantization))
+    for note in result.notes:
+        print(f"note: {note}")
+    print(
+        f"wrote {result.output} ({result.file_bytes / 1e6:.2f} MB) in "
+        f"{result.seconds:.0f} s; report in {result.report_path}"
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected height x width in pixels, for example 257x513"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _drop_limit(text: str) -> "DropLimit":
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(pq|miou)", text.strip().lower())
+    if match is None:
+        raise UsageError(
+            f"--max-drop is {text!r}; expected points and a metric, for example "
+            "1.0pq or 0.5miou"
+        )
+    from deeplab2_edge.convert import DropLimit
+
+    return DropLimit(match[2], float(match[1]))
