@@ -3,42 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deeplab2_edge.checkpoints import load_weights
 from deeplab2_edge.config import ExperimentOptions, require_resolved
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.metrics import EvaluationReport, evaluate_predictions
-from deeplab2_edge.models import build_model
-from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.models.engine import dataset_of, load_engine
 from deeplab2_edge.runtime import PanopticSegmenter
 from deeplab2_edge.samples import SampleSet, open_samples
-
-
-def load_segmenter(
-    config: ExperimentOptions,
-    checkpoint: str | Path,
-    *,
-    canvas: Sequence[int] | None = None,
-) -> PanopticSegmenter:
-    """Builds the float model of a checkpoint behind the runtime's interface.
-
-    Args:
-        config: The experiment.
-        checkpoint: See `checkpoints.resolve_checkpoint`.
-        canvas: (height, width) in pixels; by default the evaluation crop.
-
-    Raises:
-        CheckpointError: If the checkpoint does not fit the experiment.
-        ConfigError: If there is no canvas.
-    """
-    size = tuple(canvas or config.eval_dataset_options.crop_size)
-    if len(size) != 2:
-        raise ConfigError(
-            "eval_dataset_options.crop_size is not set; it is the canvas of the "
-            "evaluation: set it, or give a size"
-        )
-    model = build_model(config, input_size=size, batch_size=1)
-    load_weights(model, checkpoint)
-    return PanopticSegmenter(KerasEngine(model, describe_model(config, model)))
 
 
 def evaluate_checkpoint(
@@ -53,12 +23,12 @@ def evaluate_checkpoint(
 
     Args:
         config: The experiment.
-        checkpoint: See `load_segmenter`.
+        checkpoint: See `models.engine.load_engine`.
         data: Images with labels.
-        canvas: See `load_segmenter`.
+        canvas: See `models.engine.load_engine`.
         quiet: Report no progress.
     """
-    segmenter = load_segmenter(config, checkpoint, canvas=canvas)
+    segmenter = PanopticSegmenter(load_engine(config, checkpoint, canvas=canvas))
     return evaluate_predictions(
         segmenter, data.samples, dataset_of(config), label=str(checkpoint), quiet=quiet
     )

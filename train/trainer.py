@@ -15,6 +15,7 @@ from deeplab2_edge.config import (
 )
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import CheckpointError, DeepLabEdgeError
+from deeplab2_edge.experiments import CONFIG_NAME
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.models import build_model
 from deeplab2_edge.optional import require
@@ -28,7 +29,6 @@ from deeplab2_edge.train.summaries import SummaryWriter
 
 tf = require("tensorflow", extra="train")
 
-CONFIG_NAME = "config.textproto"
 # Published rule: which root items a flag of the configuration leaves out.
 _SEMANTIC_LAST_LAYER = ("semantic_last_layer",)
 _INSTANCE_LAST_LAYERS = (

@@ -68,10 +68,11 @@ def run(args: argparse.Namespace) -> int:
     if Path(args.model).suffix == ".tflite":
         report = _evaluate_file(args, dataset)
     else:
-        from deeplab2_edge.cli.experiments import load_checkpoint_experiment
+        from deeplab2_edge.config import load_config
+        from deeplab2_edge.experiments import find_config
         from deeplab2_edge.train.evaluation import evaluate_checkpoint
 
-        config = load_checkpoint_experiment(args.model, args.config)
+        config = load_config(find_config(args.model, args.config))
         canvas = args.input_size or config.eval_dataset_options.crop_size
         data = open_samples(
             args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from deeplab2_edge import assets
 from deeplab2_edge.config import ExperimentOptions, load_config, parse_override
 from deeplab2_edge.errors import ConfigError
 
@@ -36,29 +35,3 @@ def load_experiment(name_or_path: str, assignments: Sequence[str]) -> Experiment
         path = recipe
     overrides = dict(parse_override(ExperimentOptions, text) for text in assignments)
     return load_config(path, overrides=overrides)
-
-
-def load_checkpoint_experiment(
-    checkpoint: str, config: str | None
-) -> ExperimentOptions:
-    """Loads the experiment a checkpoint belongs to.
-
-    Args:
-        checkpoint: A folder, a prefix, or `demo`.
-        config: A path; None looks for `config.textproto` beside the checkpoint, where
-            training leaves it.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    if config is not None:
-        return load_experiment(config, [])
-    if checkpoint == assets.DEMO_CHECKPOINT:
-        return load_config(assets.demo_config_path())
-    path = Path(checkpoint)
-    beside = (path if path.is_dir() else path.parent) / "config.textproto"
-    if not beside.is_file():
-        raise ConfigError(
-            f"{beside}: not there; give the experiment of the checkpoint with --config"
-        )
-    return load_config(beside)

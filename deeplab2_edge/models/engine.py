@@ -5,17 +5,20 @@ and after conversion shares preprocessing, merging, evaluation and drawing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.checkpoints import load_weights
 from deeplab2_edge.config import DatasetOptions, ExperimentOptions
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError, DataError
 from deeplab2_edge.model_file import HEAD_KEYS, InputSpec, ModelMetadata, ResizeRule
+from deeplab2_edge.models.build import build_model
 from deeplab2_edge.optional import require
 from deeplab2_edge.panoptic import Heads, MergeSettings
 
@@ -65,6 +68,34 @@ class KerasEngine:
             center_heatmap=heads[keys.CENTER_HEATMAP][..., 0],
             offset_map=heads[keys.OFFSET_MAP],
         )
+
+
+def load_engine(
+    config: ExperimentOptions,
+    checkpoint: str | Path,
+    *,
+    canvas: Sequence[int] | None = None,
+) -> KerasEngine:
+    """Builds the float model of a checkpoint behind the interface of an engine.
+
+    Args:
+        config: The experiment.
+        checkpoint: See `checkpoints.resolve_checkpoint`.
+        canvas: (height, width) in pixels; by default the evaluation crop.
+
+    Raises:
+        CheckpointError: If the checkpoint does not fit the experiment.
+        ConfigError: If there is no canvas.
+    """
+    size = tuple(canvas or config.eval_dataset_options.crop_size)
+    if len(size) != 2:
+        raise ConfigError(
+            "eval_dataset_options.crop_size is not set; it is the canvas of the "
+            "evaluation: set it, or give a size"
+        )
+    model = build_model(config, input_size=size, batch_size=1)
+    load_weights(model, checkpoint)
+    return KerasEngine(model, describe_model(config, model))
 
 
 def dataset_of(config: ExperimentOptions) -> DatasetInfo:
