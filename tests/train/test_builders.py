@@ -319,8 +319,9 @@ def test_ctrl_c_leaves_whole_shards_only(tmp_path: Path) -> None:
     manifest = tmp_path / "train-manifest.json"
     for _ in range(120):
         time.sleep(0.5)
-        if manifest.exists():
+        if manifest.exists() or process.poll() is not None:
             break
+    assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
