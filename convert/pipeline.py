@@ -222,7 +222,7 @@ def convert_checkpoint(
         calibration=calibration.canvases if calibration else (),
         quiet=quiet,
     )
-    final = _describe_converted(metadata, converted, options.quantization)
+    final = describe_converted(metadata, converted, options.quantization)
     with atomic_write(output) as temporary, quiet_native_notes():
         golden = _make_golden(converted, final, verification_set.samples[0])
         final = write_model_file(temporary, converted.graph, final, golden)
@@ -372,7 +372,7 @@ def _check_output(location: str | os.PathLike[str]) -> Path:
     return output
 
 
-def _describe_converted(
+def describe_converted(
     metadata: ModelMetadata, converted: ConvertedGraph, quantization: str
 ) -> ModelMetadata:
     return replace(

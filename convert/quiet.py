@@ -18,7 +18,7 @@ from typing import TextIO
 _NOTES = (
     rb"[IW]\d{4} \d\d:|[IW]0000 00:00:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
     rb"|WARNING: All log messages before absl|INFO: |fully_quantize: "
-    rb"|.*failed call to cuInit|.*[Cc]ould not find cuda"
+    rb"|.*failed call to cuInit|.*[Cc]ould not find cuda|.*oneDNN supports DT_HALF"
 )
 _FILTER = (
     "import re, sys\n"

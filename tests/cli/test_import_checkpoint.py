@@ -1,0 +1,197 @@
+"""`deeplab2-edge import-checkpoint` as a user meets it."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+
+from deeplab2_edge.checkpoints import load_weights, variable_paths
+from deeplab2_edge.cli import main
+from deeplab2_edge.config import format_config, load_config
+from deeplab2_edge.optional import require
+from tests.convert.tiny import build_tiny, tiny_backbone, tiny_config
+from tests.models.synthetic_weights import weight
+
+tf = require("tensorflow", extra="train")
+
+pytestmark = pytest.mark.tf
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny() -> Iterator[None]:
+    with tiny_backbone():
+        yield
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.textproto"
+    path.write_text(format_config(tiny_config()))
+    return path
+
+
+@functools.cache
+def weights() -> dict[str, NDArray[np.float32]]:
+    return {
+        path: weight(path, variable.shape)
+        for path, variable in variable_paths(build_tiny()).items()
+    }
+
+
+class Part(tf.Module):  # type: ignore[misc]
+    """Is a node of an object graph, as any training code has them."""
+
+
+def write_published(
+    prefix: Path, *, without: str = "", extra: str = "", reshape: str = ""
+) -> str:
+    """Writes a training checkpoint: weights by published key, and training state."""
+    root = Part()
+    values = {
+        path: value
+        for path, value in weights().items()
+        if not (without and path.startswith(without))
+    }
+    if extra:
+        values[extra] = np.zeros(3, np.float32)
+    if reshape:
+        values[reshape] = values[reshape][..., :-1]
+    for path, value in values.items():
+        node = root
+        *edges, leaf = path.split("/")
+        for edge in edges:
+            if not hasattr(node, edge):
+                setattr(node, edge, Part())
+            node = getattr(node, edge)
+        setattr(node, leaf, tf.Variable(value))
+    items = {name: getattr(root, name) for name in {p.split("/")[0] for p in values}}
+    state = tf.Variable(60000, dtype=tf.int64)
+    return str(
+        tf.train.Checkpoint(**items, global_step=state, optimizer=Part()).save(prefix)
+    )
+
+
+def run(*arguments: object) -> int:
+    return main(["import-checkpoint", *map(str, arguments)])
+
+
+def test_published_checkpoint_becomes_ours(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    output = tmp_path / "ours" / "ckpt"
+    assert run(prefix, "--config", config, "--output", output) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert f"matching     {len(weights()):>5}" in printed.out
+    assert "missing          0" in printed.out
+    assert "unexpected       0" in printed.out
+    model = build_tiny()
+    for variable in model.weights:
+        variable.assign(tf.zeros_like(variable))
+    assert load_weights(model, output.parent).is_exact
+    for path, variable in variable_paths(model).items():
+        np.testing.assert_array_equal(variable, weights()[path])
+    keys = tf.train.load_checkpoint(str(output)).get_variable_to_shape_map()
+    assert not [key for key in keys if "global_step" in key or "optimizer" in key]
+    beside = load_config(output.parent / "config.textproto")
+    assert beside == tiny_config()
+
+
+def test_folder_of_a_checkpoint_will_do(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_published(tmp_path / "published" / "ckpt")
+    assert run(tmp_path / "published", "--config", config, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["is_exact"] is True
+    assert document["written"] is None
+
+
+def test_half_precision_halves_the_file(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    sizes = []
+    for options in ([], ["--half"]):
+        output = tmp_path / f"ours{len(options)}" / "ckpt"
+        assert run(prefix, "--config", config, "--output", output, *options) == 0
+        sizes.append(output.with_name("ckpt.data-00000-of-00001").stat().st_size)
+    assert sizes[1] < 0.75 * sizes[0]  # vectors stay whole, and weigh much here
+    model = build_tiny()
+    load_weights(model, output)
+    for path, variable in variable_paths(model).items():
+        np.testing.assert_allclose(variable, weights()[path], rtol=1e-3, atol=1e-6)
+
+
+def test_missing_variables_are_listed_and_nothing_is_written(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(
+        tmp_path / "published" / "ckpt", without="instance_regression_head_last_layer"
+    )
+    output = tmp_path / "ours" / "ckpt"
+    assert run(prefix, "--config", config, "--output", output, "--json") == 2
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["missing"] == [
+        "instance_regression_head_last_layer/bias",
+        "instance_regression_head_last_layer/kernel",
+    ]
+    assert "nothing was written" in printed.err
+    assert list(output.parent.iterdir()) == []
+
+
+def test_other_shapes_are_listed(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(
+        tmp_path / "published" / "ckpt", reshape="semantic_last_layer/kernel"
+    )
+    assert run(prefix, "--config", config) == 2
+    printed = capsys.readouterr().out
+    assert "mismatching      1" in printed
+    assert "semantic_last_layer/kernel: found (1, 1, 8, 10)" in printed
+
+
+def test_unexpected_variables_are_listed_and_left_behind(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(
+        tmp_path / "published" / "ckpt", extra="depth_head_last_layer/bias"
+    )
+    output = tmp_path / "ours" / "ckpt"
+    assert run(prefix, "--config", config, "--output", output) == 0
+    assert "depth_head_last_layer/bias" in capsys.readouterr().out
+    keys = tf.train.load_checkpoint(str(output)).get_variable_to_shape_map()
+    assert not [key for key in keys if key.startswith("depth")]
+
+
+def test_damaged_checkpoint_is_named(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = Path(write_published(tmp_path / "published" / "ckpt"))
+    prefix.with_name(prefix.name + ".index").write_bytes(b"no index")
+    assert run(prefix, "--config", config) == 2
+    assert str(prefix) in capsys.readouterr().err
+
+
+def test_missing_checkpoint_is_named(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "none", "--config", config) == 2
+    assert "no checkpoint here" in capsys.readouterr().err
+
+
+def test_output_must_be_a_prefix(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    assert run(prefix, "--config", config, "--output", tmp_path) == 2
+    assert "folder and base name" in capsys.readouterr().err

@@ -1,0 +1,205 @@
+"""Graphs for devices: their ops, inputs, outputs and values."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
+
+from deeplab2_edge import keys
+from deeplab2_edge.convert.pipeline import describe_converted
+from deeplab2_edge.convert.tflite import (
+    QUANTIZATIONS,
+    ConvertedGraph,
+    convert_model,
+    hard_swish_form,
+)
+from deeplab2_edge.errors import ConversionError, UsageError
+from deeplab2_edge.model_file import HEAD_KEYS, ModelFile
+from deeplab2_edge.models import build_model
+from deeplab2_edge.models.engine import KerasEngine, describe_model
+from deeplab2_edge.optional import require
+from deeplab2_edge.runtime.interpreter import LiteRtEngine, describe_graph
+from tests.convert.tiny import SIZE, build_tiny, fill, picture, tiny_config
+from tests.models.synthetic_weights import image
+
+tf = require("tensorflow", extra="convert")
+tf_keras = require("tf_keras", extra="convert")
+
+pytestmark = pytest.mark.tf
+
+FORBIDDEN = {"SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "TRANSPOSE", "RESHAPE", "CUSTOM"}
+
+
+class Converted:
+    """Is the tiny model, converted once per quantization."""
+
+    def __init__(self, quantization: str) -> None:
+        model = build_tiny(hard_swish=hard_swish_form(quantization))
+        # No picture has a black or a white pixel.
+        calibration = [picture(seed) // 4 + 90 for seed in range(4)]
+        self.converted: ConvertedGraph = convert_model(
+            model, quantization, calibration=calibration, quiet=True
+        )
+        metadata = describe_model(tiny_config(), model)
+        self.source = KerasEngine(model, metadata)
+        self.file = ModelFile(
+            self.converted.graph,
+            describe_converted(metadata, self.converted, quantization),
+        )
+        self.engine = LiteRtEngine(self.file, num_threads=1)
+
+
+_converted: dict[str, Converted] = {}
+
+
+def converted(quantization: str) -> Converted:
+    if quantization not in _converted:
+        _converted[quantization] = Converted(quantization)
+    return _converted[quantization]
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_input_is_uint8_and_shapes_are_static(quantization: str) -> None:
+    info = describe_graph(converted(quantization).file)
+    (pixels,) = info.inputs
+    assert (pixels.dtype, pixels.shape) == ("uint8", (1, *SIZE, 3))
+    shapes = {tensor.name: tensor.shape for tensor in info.outputs}
+    names = converted(quantization).converted.output_names
+    assert set(names) == set(HEAD_KEYS)
+    assert shapes[names[keys.SEMANTIC_LOGITS]] == (1, 9, 17, 11)
+    assert shapes[names[keys.CENTER_HEATMAP]] == (1, 9, 17, 1)
+    assert shapes[names[keys.OFFSET_MAP]] == (1, 9, 17, 2)
+    dtype = "int8" if quantization == "int8" else "float32"
+    assert {tensor.dtype for tensor in info.outputs} == {dtype}
+    assert not FORBIDDEN & set(info.op_counts)
+    assert dict(info.op_counts) == dict(converted(quantization).converted.op_counts)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "tolerance"), [("none", 1e-5), ("fp16", 0.02)]
+)
+def test_float_files_give_the_values_of_the_model(
+    quantization: str, tolerance: float
+) -> None:
+    run = converted(quantization)
+    expected, found = run.source.run(picture(9)), run.engine.run(picture(9))
+    for head in HEAD_KEYS:
+        np.testing.assert_allclose(
+            getattr(found, head), getattr(expected, head), atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("quantization", ["dynamic", "int8"])
+def test_integer_files_come_close(quantization: str) -> None:
+    run = converted(quantization)
+    canvas = picture(2) // 4 + 90
+    expected, found = run.source.run(canvas), run.engine.run(canvas)
+    for head in HEAD_KEYS:
+        signal = np.asarray(getattr(expected, head)).clip(
+            *((0, 1) if head == keys.CENTER_HEATMAP else (None, None))
+        )
+        noise = np.asarray(getattr(found, head)) - signal
+        assert np.square(noise).sum() < 0.05 * np.square(signal).sum(), head
+
+
+def test_int8_input_keeps_every_grey_level() -> None:
+    (pixels,) = describe_graph(converted("int8").file).inputs
+    assert (pixels.scale, pixels.zero_point) == (1.0, 0)
+
+
+def test_int8_heatmap_is_bounded() -> None:
+    info = describe_graph(converted("int8").file)
+    name = converted("int8").converted.output_names[keys.CENTER_HEATMAP]
+    (heatmap,) = (tensor for tensor in info.outputs if tensor.name == name)
+    assert heatmap.zero_point == -128  # nothing below 0
+    assert heatmap.scale <= 1.0001 / 255
+
+
+def test_int8_merges_plateaus_and_float_does_not() -> None:
+    assert converted("int8").file.metadata.merge.merge_plateaus
+    assert not converted("none").file.metadata.merge.merge_plateaus
+
+
+def test_heatmap_bound_equals_clipping() -> None:
+    from deeplab2_edge.convert.export import export_graph
+
+    model = build_tiny()
+    bounded = export_graph(model, for_integers=True).function
+    heads = bounded(tf.constant(picture(3)[None], tf.float32))
+    raw = model(tf.constant(picture(3)[None], tf.float32))[keys.CENTER_HEATMAP]
+    assert float(tf.reduce_min(raw)) < 0
+    np.testing.assert_allclose(
+        heads[keys.CENTER_HEATMAP], np.clip(raw, 0, 1), atol=1e-6
+    )
+
+
+def test_real_network_has_the_ops_it_should() -> None:
+    """Every op is accounted for: batch norms fold, nothing is moved about."""
+    counts = _small_network("none")
+    assert counts == {
+        "CONV_2D": 67,
+        "DEPTHWISE_CONV_2D": 18,
+        "HARD_SWISH": 18,
+        "MEAN": 10,  # 9 squeeze-and-excite, 1 ASPP pool shared by both decoders
+        "MUL": 10,  # 9 squeeze-and-excite, 1 normalization
+        "LOGISTIC": 9,
+        "ADD": 7,  # 6 residual, 1 normalization
+        "CONCATENATION": 6,
+        "RESIZE_BILINEAR": 6,
+        "CAST": 1,
+    }
+
+
+def test_real_int8_network_has_the_ops_it_should() -> None:
+    counts = _small_network("int8")
+    assert counts == {
+        "CONV_2D": 67,
+        "MUL": 47,  # as float, 2 for each hard-swish, 1 bound of the heatmap
+        "ADD": 25,  # as float, 1 for each hard-swish
+        "DEPTHWISE_CONV_2D": 18,
+        "MEAN": 10,
+        "LOGISTIC": 9,
+        "CONCATENATION": 6,
+        "RESIZE_BILINEAR": 6,
+        "QUANTIZE": 1,  # uint8 pixels
+    }
+
+
+def _small_network(quantization: str) -> dict[str, int]:
+    from deeplab2_edge.cli.experiments import load_experiment
+
+    config = load_experiment("synthetic_street_mobilenet_v3_small", [])
+    size = (33, 65)
+    model = build_model(
+        config,
+        input_size=size,
+        batch_size=1,
+        hard_swish=hard_swish_form(quantization),
+    )
+    fill(model)
+    canvas = image((1, *size, 3))[0].astype(np.uint8)
+    graph = convert_model(model, quantization, calibration=[canvas], quiet=True)
+    return dict(graph.op_counts)
+
+
+def test_ops_that_are_not_builtin_are_named() -> None:
+    class Odd(tf_keras.layers.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            return tf.math.digamma(tf.math.erfinv(inputs / 300))
+
+    pixels = tf_keras.Input((9, 9, 3), batch_size=1, name="image")
+    model = tf_keras.Model(pixels, {keys.CENTER_HEATMAP: Odd()(pixels)})
+    with pytest.raises(ConversionError, match="not TFLite builtins.*Digamma"):
+        convert_model(model, "none", quiet=True)
+
+
+def test_unknown_quantization_is_refused() -> None:
+    with pytest.raises(UsageError, match="'int4'; must be none, fp16, dynamic, int8"):
+        convert_model(None, "int4")
+
+
+def test_int8_needs_images() -> None:
+    with pytest.raises(UsageError, match="int8 needs calibration images"):
+        convert_model(None, "int8")

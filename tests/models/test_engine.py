@@ -1,0 +1,143 @@
+"""Keras models behind the interface of the runtime, and their metadata."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+
+from deeplab2_edge import keys
+from deeplab2_edge.config import ExperimentOptions, apply_overrides
+from deeplab2_edge.errors import ConfigError, DataError
+from deeplab2_edge.model_file import ModelMetadata, ResizeRule
+from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from tests.convert.tiny import SIZE, build_tiny, picture, tiny_config
+
+pytestmark = pytest.mark.tf
+
+
+@pytest.fixture(scope="module")
+def model() -> object:
+    return build_tiny()
+
+
+class FakeModel:
+    """Has the shapes of a model, at any size, and nothing else."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.input_shape = (1, height, width, 3)
+        heads = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+        head = np.zeros((1, (height - 1) // 4 + 1, (width - 1) // 4 + 1, 1))
+        self.output = dict.fromkeys(heads, head)
+
+
+def describe(
+    height: int, width: int, overrides: dict[str, object] | None = None
+) -> ModelMetadata:
+    config = apply_overrides(
+        tiny_config(),
+        {"eval_dataset_options.crop_size": [65, 129], **(overrides or {})},
+    )
+    return describe_model(config, FakeModel(height, width))
+
+
+def test_engine_gives_the_heads_of_the_model(model: object) -> None:
+    engine = KerasEngine(model, describe_model(tiny_config(), model))
+    heads = engine.run(picture(0))
+    expected = model(picture(0)[None].astype(np.float32))  # type: ignore[operator]
+    np.testing.assert_allclose(
+        heads.semantic_logits, expected[keys.SEMANTIC_LOGITS][0], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        heads.center_heatmap, expected[keys.CENTER_HEATMAP][0, ..., 0], atol=1e-5
+    )
+    assert heads.offset_map.shape == (9, 17, 2)
+
+
+def test_engine_refuses_another_canvas(model: object) -> None:
+    engine = KerasEngine(model, describe_model(tiny_config(), model))
+    with pytest.raises(DataError, match=r"takes uint8 \[33, 65, 3\]"):
+        engine.run(np.zeros((33, 33, 3), np.uint8))
+
+
+def test_engine_serves_the_public_segmenter(model: object) -> None:
+    engine = KerasEngine(model, describe_model(tiny_config(), model))
+    result = PanopticSegmenter(engine)(picture(1, (50, 60)))
+    assert result.panoptic.shape == (50, 60)
+
+
+def test_metadata_says_what_the_configuration_says(model: object) -> None:
+    metadata = describe_model(tiny_config(), model, provenance={"checkpoint": "x"})
+    assert metadata.name == "tiny"
+    assert metadata.canvas == SIZE
+    assert metadata.head_stride == 4
+    assert metadata.meta_architecture == "panoptic_deeplab"
+    assert metadata.class_names[8:] == ("car", "pedestrian", "cyclist")
+    assert metadata.thing_ids == (8, 9, 10)
+    assert (metadata.label_divisor, metadata.ignore_label) == (1000, 255)
+    assert metadata.merge.nms_kernel == 7
+    assert metadata.merge.stuff_area_limit == 10
+    assert not metadata.merge.merge_plateaus
+    assert metadata.resize == ResizeRule()
+    assert metadata.provenance == {"checkpoint": "x"}
+
+
+def test_merge_settings_follow_the_canvas() -> None:
+    merge = {
+        "evaluator_options.nms_kernel": 13,
+        "evaluator_options.stuff_area_limit": 2048,
+    }
+    assert describe(65, 129, merge).merge.nms_kernel == 13
+    half = describe(33, 65, merge).merge
+    assert half.nms_kernel == 7
+    assert half.stuff_area_limit == round(2048 * 33 * 65 / (65 * 129))
+    tiny = describe(17, 33, {**merge, "evaluator_options.nms_kernel": 7}).merge
+    assert tiny.nms_kernel == 3
+
+
+def test_even_kernel_is_kept_on_its_own_canvas() -> None:
+    assert describe(65, 129, {"evaluator_options.nms_kernel": 8}).merge.nms_kernel == 8
+
+
+def test_resize_rule_follows_the_canvas() -> None:
+    fit = {
+        "eval_dataset_options.min_resize_value": [65, 129],
+        "eval_dataset_options.max_resize_value": [65, 129],
+        "eval_dataset_options.resize_factor": 4,
+    }
+    assert describe(65, 129, fit).resize == ResizeRule((65, 129), (65, 129), 4)
+    assert describe(33, 65, fit).resize == ResizeRule((33, 65), (33, 65), 4)
+    square = {"eval_dataset_options.min_resize_value": 60}
+    assert describe(65, 129, square).resize == ResizeRule((60, 60))
+
+
+def test_zero_resize_values_mean_none() -> None:
+    none = {
+        "eval_dataset_options.min_resize_value": 0,
+        "eval_dataset_options.max_resize_value": 0,
+    }
+    assert describe(65, 129, none).resize == ResizeRule()
+
+
+def test_class_count_must_fit_the_data_set() -> None:
+    config = apply_overrides(
+        tiny_config(), {"eval_dataset_options.dataset": "cityscapes_panoptic"}
+    )
+    with pytest.raises(ConfigError, match="output_channels is 11.*has 19 classes"):
+        dataset_of(config)
+
+
+def test_data_set_must_be_named() -> None:
+    config: ExperimentOptions = apply_overrides(
+        tiny_config(),
+        {"eval_dataset_options": None, "train_dataset_options": None},
+    )
+    with pytest.raises(ConfigError, match="eval_dataset_options.dataset is missing"):
+        dataset_of(config)
+
+
+def test_semantic_models_are_refused() -> None:
+    fake = FakeModel(33, 65)
+    del fake.output[keys.OFFSET_MAP]
+    with pytest.raises(ConfigError, match="no offset_map"):
+        describe_model(tiny_config(), fake)
