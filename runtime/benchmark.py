@@ -229,7 +229,7 @@ def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
     canvas = report.model["canvas"]
     put_text(
         image,
-        f"{place}, canvas {canvas[1]}x{canvas[0]}, {report.model['quantization']}",
+        f"{place}, canvas {canvas[0]}x{canvas[1]}, {report.model['quantization']}",
         20,
         66,
         scale=0.5,

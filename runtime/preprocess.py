@@ -68,8 +68,8 @@ def resized_size(
         width += -(width - 1) % rule.factor
     if height > canvas[0] or width > canvas[1]:
         raise DataError(
-            f"an image of {image_size[1]}x{image_size[0]} becomes {width}x{height}, "
-            f"larger than the canvas of {canvas[1]}x{canvas[0]}; the resize rule of "
+            f"an image of {image_size[0]}x{image_size[1]} becomes {height}x{width}, "
+            f"larger than the canvas of {canvas[0]}x{canvas[1]}; the resize rule of "
             "the model does not fit its canvas"
         )
     return height, width
@@ -158,7 +158,7 @@ def check_image(image: NDArray[np.uint8]) -> None:
         )
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise DataError(
-            f"image has {image.shape[1]}x{image.shape[0]} pixels; at most "
+            f"image has {image.shape[0]}x{image.shape[1]} pixels; at most "
             f"{MAX_PIXELS} are taken, shrink it first"
         )
 

@@ -178,7 +178,7 @@ def _open_capture(name: str, kind: str) -> Any:
     if width * height > MAX_PIXELS:
         capture.release()
         raise DataError(
-            f"{name}: frames of {width:.0f}x{height:.0f} pixels; at most {MAX_PIXELS} "
+            f"{name}: frames of {height:.0f}x{width:.0f} pixels; at most {MAX_PIXELS} "
             "are accepted"
         )
     return capture

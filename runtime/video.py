@@ -58,7 +58,7 @@ class VideoWriter:
         )
         if not writer.isOpened():
             raise OutputError(
-                f"{self._path.parent}: OpenCV cannot write a {width}x{height} "
+                f"{self._path.parent}: OpenCV cannot write a {height}x{width} "
                 f"{self._path.suffix} video there; use --no-overlay"
             )
         return writer

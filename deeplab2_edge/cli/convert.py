@@ -5,6 +5,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import parse_size
 from deeplab2_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--input-size",
-        type=_size,
+        type=parse_size,
         metavar="HxW",
         help="height x width of the input; default: the evaluation crop",
     )
@@ -153,15 +154,6 @@ def _print(result: "ConversionResult") -> None:
         f"wrote {result.output} ({result.file_bytes / 1e6:.2f} MB) in "
         f"{result.seconds:.0f} s; report in {result.report_path}"
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; expected height x width in pixels, for example 257x513"
-        )
-    return int(match[1]), int(match[2])
 
 
 def _drop_limit(text: str) -> "DropLimit":

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deeplab2_edge.cli.arguments import parse_size
 from deeplab2_edge.errors import UsageError
 
 _EXAMPLES = """\
@@ -183,12 +184,7 @@ def _add_dataset_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be HEIGHTxWIDTH, such as 257x513"
-        )
-    size = int(height), int(width)
+    size = parse_size(text)
     if not all(33 <= side <= _MAX_SIDE for side in size):
         raise argparse.ArgumentTypeError(f"{text!r}: sides must be 33 to {_MAX_SIDE}")
     return size

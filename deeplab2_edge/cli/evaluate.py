@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import parse_size
+
 if TYPE_CHECKING:
     from deeplab2_edge.metrics import EvaluationReport
 
@@ -20,8 +22,6 @@ A converted file is measured without TensorFlow, unless the data are records.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    from deeplab2_edge.cli.arguments import parse_size
-
     parser = subparsers.add_parser(
         "evaluate",
         help="PQ, mIoU of a checkpoint or a converted file",

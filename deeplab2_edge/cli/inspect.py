@@ -85,7 +85,7 @@ def _print_metadata(metadata: "ModelMetadata") -> None:
         "network": f"{metadata.meta_architecture}, {metadata.backbone}, "
         f"output stride {metadata.output_stride}",
         "quantization": metadata.quantization,
-        "canvas": f"{width}x{height}, heads {head_width}x{head_height}",
+        "canvas": f"{height}x{width} high x wide, heads {head_height}x{head_width}",
         "resize": f"min {metadata.resize.min}, max {metadata.resize.max}, "
         f"factor {metadata.resize.factor}",
         "things": ", ".join(things) or "none",

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import re
 from typing import Any
 
+from deeplab2_edge.cli.arguments import parse_size
 from deeplab2_edge.errors import UsageError
 
 _BACKBONES = ("mobilenet_v3_small", "mobilenet_v3_large")
@@ -36,7 +36,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--input-size",
-        default="257x513",
+        type=parse_size,
+        default=(257, 513),
         metavar="HxW",
         help="height x width of the input (default: 257x513)",
     )
@@ -52,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    size = _parse_size(args.input_size)
+    size = args.input_size
     variants = [
         (backbone, stride, width)
         for backbone in _BACKBONES
@@ -116,12 +117,3 @@ def _row(
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
     }
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip())
-    if match is None:
-        raise UsageError(
-            f"--input-size is {text!r}; expected height x width, for example 257x513"
-        )
-    return int(match[1]), int(match[2])

@@ -12,7 +12,7 @@ from tests.runtime.tiny_model import INT8_MODEL
 def test_text_names_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(INT8_MODEL)]) == 0
     printed = capsys.readouterr().out
-    for word in ("129x65", "CONV_2D", "car", "int8", "SHA-256 verified", "scale"):
+    for word in ("65x129", "CONV_2D", "car", "int8", "SHA-256 verified", "scale"):
         assert word in printed
 
 
