@@ -28,6 +28,7 @@ def evaluate_checkpoint(
         canvas: See `models.engine.load_engine`.
         quiet: Report no progress.
     """
+    _refuse_test_time_augmentation(config)
     segmenter = PanopticSegmenter(load_engine(config, checkpoint, canvas=canvas))
     return evaluate_predictions(
         segmenter, data.samples, dataset_of(config), label=str(checkpoint), quiet=quiet
@@ -49,3 +50,12 @@ def evaluate_experiment(
     return evaluate_checkpoint(
         config, checkpoint, SampleSet(info, samples), quiet=quiet
     )
+
+
+def _refuse_test_time_augmentation(config: ExperimentOptions) -> None:
+    options = config.evaluator_options
+    if options.add_flipped_images or tuple(options.eval_scales) not in ((), (1.0,)):
+        raise ConfigError(
+            "evaluator_options.add_flipped_images and eval_scales ask for test-time "
+            "augmentation, which this version does not do: remove them"
+        )

@@ -1,6 +1,7 @@
 """Optimizers of the published configurations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from deeplab2_edge.config import SolverOptions
@@ -51,6 +52,51 @@ def build_optimizer(options: SolverOptions, *, multiplier: float = 1.0) -> Any:
         f"solver_options.optimizer is {options.optimizer!r}; it must be 'adam', "
         "'adamw' or 'sgd'"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizerGroup:
+    """Pairs an optimizer with the variables it moves.
+
+    Attributes:
+        name: Root item in checkpoints.
+        optimizer: Built for the variables.
+        variables: Trainable variables of one part of the model.
+    """
+
+    name: str
+    optimizer: Any
+    variables: tuple[Any, ...]
+
+
+def build_optimizer_groups(
+    options: SolverOptions, variables: Mapping[str, Any]
+) -> tuple[OptimizerGroup, ...]:
+    """Divides the trainable variables among optimizers.
+
+    There is one group, unless `backbone_learning_rate_multiplier` is set: then the
+    encoder has an optimizer of its own, also at 1.0, as in published checkpoints.
+
+    Args:
+        options: See `build_optimizer`.
+        variables: Of the model, by checkpoint path; not trainable ones are left out.
+    """
+    trainable = {path: v for path, v in variables.items() if v.trainable}
+    parts = {"optimizer": (1.0, tuple(trainable.values()))}
+    if options.has("backbone_learning_rate_multiplier"):
+        encoder = {p: v for p, v in trainable.items() if p.startswith("encoder/")}
+        rest = tuple(v for p, v in trainable.items() if p not in encoder)
+        multiplier = options.backbone_learning_rate_multiplier
+        parts = {
+            "optimizer": (1.0, rest),
+            "backbone_optimizer": (multiplier, tuple(encoder.values())),
+        }
+    groups = []
+    for name, (multiplier, members) in parts.items():
+        optimizer = build_optimizer(options, multiplier=multiplier)
+        optimizer.build(members)
+        groups.append(OptimizerGroup(name, optimizer, members))
+    return tuple(groups)
 
 
 def clip_gradients(

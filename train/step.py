@@ -1,6 +1,6 @@
 """One optimization step as a compiled function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deeplab2_edge import keys
@@ -9,7 +9,7 @@ from deeplab2_edge.layers.dropout import ReplayableDropout
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.losses.total import TOTAL_LOSS
-from deeplab2_edge.train.optimizers import clip_gradients
+from deeplab2_edge.train.optimizers import OptimizerGroup, clip_gradients
 
 tf = require("tensorflow", extra="train")
 
@@ -20,7 +20,7 @@ SKIPPED = "skipped"
 def make_train_step(
     model: Any,
     loss: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
-    optimizer: Any,
+    groups: Sequence[OptimizerGroup],
     global_step: Any,
     *,
     solver: SolverOptions,
@@ -34,7 +34,7 @@ def make_train_step(
     Args:
         model: See `build_model`.
         loss: Gives `[B]` values by name, `total_loss` among them.
-        optimizer: A Keras optimizer, built for the model's trainable variables.
+        groups: Optimizers and their shares of the trainable variables.
         global_step: int64 variable, counted up by the step.
         solver: Says how gradients are clipped.
 
@@ -46,7 +46,7 @@ def make_train_step(
         if isinstance(layer, ReplayableDropout):
             layer.seed_source = global_step.read_value
     size = tuple(model.input.shape[1:3])
-    variables = model.trainable_variables
+    variables = [variable for group in groups for variable in group.variables]
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,11 @@ def make_train_step(
         gradients, norm = clip_gradients(gradients, solver)
         is_finite = tf.math.is_finite(values[TOTAL_LOSS]) & tf.math.is_finite(norm)
         if is_finite:
-            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            remaining = iter(gradients)
+            for group in groups:
+                group.optimizer.apply_gradients(
+                    [(next(remaining), variable) for variable in group.variables]
+                )
         global_step.assign_add(1)
         values[SKIPPED] = 1.0 - tf.cast(is_finite, tf.float32)
         return values

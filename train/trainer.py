@@ -22,7 +22,7 @@ from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.train.data.pipeline import training_dataset
 from deeplab2_edge.train.losses import PanopticLoss
-from deeplab2_edge.train.optimizers import build_optimizer
+from deeplab2_edge.train.optimizers import build_optimizer_groups
 from deeplab2_edge.train.schedules import build_schedule
 from deeplab2_edge.train.step import SKIPPED, make_train_step
 from deeplab2_edge.train.summaries import SummaryWriter
@@ -124,12 +124,11 @@ class _Run:
         )
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.schedule = build_schedule(solver)
-        self.optimizer = build_optimizer(solver)
-        self.optimizer.build(self.model.trainable_variables)
+        groups = build_optimizer_groups(solver, variable_paths(self.model))
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 global_step=self.global_step,
-                optimizer=self.optimizer,
+                **{group.name: group.optimizer for group in groups},
                 **track(variable_paths(self.model)),
             ),
             str(output_dir),
@@ -140,7 +139,7 @@ class _Run:
         self.step_function = make_train_step(
             self.model,
             PanopticLoss(self.options.loss_options, info),
-            self.optimizer,
+            groups,
             self.global_step,
             solver=solver,
         )
@@ -210,7 +209,7 @@ class _Run:
             except (AssertionError, ValueError, tf.errors.OpError) as error:
                 raise CheckpointError(
                     f"{latest}: does not fit this experiment "
-                    f"({str(error).splitlines()[0]}); give another --model-dir, or "
+                    f"({str(error).splitlines()[0]}); give another --output, or "
                     "remove the folder to start anew"
                 ) from None
             return

@@ -55,7 +55,11 @@ def experiment(pattern: str, **changes: object) -> ExperimentOptions:
             "train_dataset_options.batch_size": 2,
             "eval_dataset_options.crop_size": SIZE,
             "eval_dataset_options.file_pattern": [pattern],
+            # Narrow, at a coarse stride: what is tested is the loop.
+            "model_options.backbone.output_stride": 32,
+            "model_options.backbone.backbone_width_multiplier": 0.25,
             "model_options.decoder.aspp_channels": 8,
+            "model_options.decoder.decoder_channels": 8,
             "trainer_options.save_checkpoints_steps": 2,
             "trainer_options.save_summaries_steps": 2,
             "trainer_options.steps_per_loop": 1,
@@ -79,7 +83,9 @@ def command(config: ExperimentOptions, folder: Path) -> list[str]:
     path = folder / "experiment.textproto"
     path.write_text(format_config(config))
     arguments = ["train", str(path), "--output", str(folder), "--deterministic"]
-    code = "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     return [sys.executable, "-c", code, *arguments]
 
 
@@ -95,7 +101,7 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(
         command(config, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     index = broken / "run" / "ckpt-2.index"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a busy machine compiles slowly
     while not index.exists() and process.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.01)
@@ -112,7 +118,9 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(
         np.testing.assert_array_equal(found[key], value, err_msg=key)
 
 
-def test_training_lowers_the_loss(record_pattern: str, tmp_path: Path) -> None:
+def test_training_resumes_and_lowers_the_loss(
+    record_pattern: str, tmp_path: Path
+) -> None:
     config = experiment(
         record_pattern,
         **{
@@ -126,22 +134,9 @@ def test_training_lowers_the_loss(record_pattern: str, tmp_path: Path) -> None:
     assert last.losses["total_loss"] < 0.8 * first.losses["total_loss"]
     assert (tmp_path / "run" / "config.textproto").is_file()
     assert list((tmp_path / "run" / "train").glob("events.*"))
-
-
-def test_a_finished_run_has_nothing_left(record_pattern: str, tmp_path: Path) -> None:
-    config = experiment(record_pattern)
-    trainer.train(config, tmp_path, stop_after=2, quiet=True)
-    summary = trainer.train(config, tmp_path, stop_after=2, quiet=True)
-    assert summary.first_step == summary.last_step == 2
-
-
-def test_another_architecture_in_the_folder_is_refused(
-    record_pattern: str, tmp_path: Path
-) -> None:
-    trainer.train(experiment(record_pattern), tmp_path, stop_after=2, quiet=True)
-    other = experiment(
-        record_pattern, **{"model_options.decoder.decoder_channels": 16}
-    )
+    again = trainer.train(config, tmp_path, quiet=True)
+    assert again.first_step == again.last_step == 30
+    other = experiment(record_pattern, **{"model_options.decoder.decoder_channels": 16})
     with pytest.raises(CheckpointError, match="does not fit this experiment"):
         trainer.train(other, tmp_path, quiet=True)
 
