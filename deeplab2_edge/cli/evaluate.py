@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport":
-    from deeplab2_edge.errors import UsageError
+    from deeplab2_edge.errors import DataError, UsageError
     from deeplab2_edge.metrics import evaluate_predictions
     from deeplab2_edge.runtime import PanopticSegmenter
     from deeplab2_edge.samples import open_samples
@@ -104,6 +104,11 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport"
         limit=args.limit,
         synthetic_size=segmenter.metadata.canvas,
     )
+    if data.samples[0].load_panoptic() is None:
+        raise DataError(
+            f"{args.data}: {data.samples[0].name} has no label; evaluation compares "
+            "with labels (see `deeplab2-edge data check`)"
+        )
     names, found = segmenter.metadata.class_names, data.info.class_names
     if names != found:
         raise UsageError(
