@@ -1,6 +1,6 @@
 """From checkpoints to verified model files for devices."""
 
-from deeplab2_edge.convert.calibration import Calibration, choose_calibration
+from deeplab2_edge.convert.calibration import Calibration, calibrate
 from deeplab2_edge.convert.pipeline import (
     METRICS,
     ConversionOptions,
@@ -24,7 +24,7 @@ __all__ = [
     "ConvertedGraph",
     "DropLimit",
     "Verification",
-    "choose_calibration",
+    "calibrate",
     "convert_checkpoint",
     "convert_model",
     "format_verification",

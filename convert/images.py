@@ -76,18 +76,19 @@ def _pick(
     avoid: Sequence[SampleLike] = (),
 ) -> ImageSet:
     """Picks samples evenly, those to avoid only if there are no others."""
+    names = {sample.name for sample in avoid}
     is_synthetic = location.split(":")[0] == SYNTHETIC
     # The synthetic world has no end; elsewhere a choice is made from all there is.
     limit = count + len(avoid) if is_synthetic else None
     found = _open(location, info, canvas, limit)
-    names = {sample.name for sample in avoid}
     free = [sample for sample in found.samples if sample.name not in names]
     samples = free or list(found.samples)
     if not samples:
         raise DataError(f"{location}: holds no images")
     if count < len(samples):
+        # Scenes are independent; the images of a folder may be frames of one drive.
         picks = np.linspace(0, len(samples) - 1, count).round().astype(int)
-        samples = [samples[pick] for pick in picks]
+        samples = [samples[i] for i in (range(count) if is_synthetic else picks)]
     has_labels = _has_same_classes(found.info, info)
     notes: tuple[str, ...] = ()
     if not has_labels and found.info.num_classes > 1:

@@ -5,18 +5,19 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deeplab2_edge import assets, checkpoints, keys
 from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.validate import validate_config
-from deeplab2_edge.convert.calibration import Calibration, choose_calibration
-from deeplab2_edge.convert.images import open_data
+from deeplab2_edge.convert.calibration import Calibration
+from deeplab2_edge.convert.images import ImageSet, open_data
 from deeplab2_edge.convert.provenance import describe_provenance
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.tflite import (
@@ -47,6 +48,7 @@ from deeplab2_edge.model_file import (
 )
 from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.runtime.preprocess import place_on_canvas
@@ -203,25 +205,21 @@ def convert_checkpoint(
         model,
         provenance=describe_provenance(config, options.checkpoint, prefix),
     )
-    calibration = None
-    if calibration_set is not None:
-        with quiet_native_notes():
-            calibration = choose_calibration(
-                model,
-                calibration_set.samples,
-                source=calibration_set.location,
-                canvas=canvas,
-                resize=metadata.resize,
-                quiet=quiet,
-            )
-        metadata = _with_provenance(metadata, calibration=calibration.to_json())
     _say("converting", quiet)
     converted = convert_model(
         model,
         options.quantization,
-        calibration=calibration.canvases if calibration else (),
-        quiet=quiet,
+        calibration=_canvases(calibration_set, metadata, quiet),
     )
+    if calibration_set is not None and converted.calibration is not None:
+        summary = {
+            "data": Path(calibration_set.location).name,
+            "images": len(converted.calibration.image_names),
+            "used": converted.calibration.num_used,
+        }
+        metadata = replace(
+            metadata, provenance={**metadata.provenance, "calibration": summary}
+        )
     final = describe_converted(metadata, converted, options.quantization)
     with atomic_write(output) as temporary, quiet_native_notes():
         golden = _make_golden(converted, final, verification_set.samples[0])
@@ -254,7 +252,7 @@ def convert_checkpoint(
         metadata=final,
         file_bytes=file_bytes,
         op_counts=dict(converted.op_counts),
-        calibration=calibration,
+        calibration=converted.calibration,
         verification=verification,
         notes=tuple(notes),
         seconds=time.monotonic() - start,
@@ -385,8 +383,18 @@ def describe_converted(
     )
 
 
-def _with_provenance(metadata: ModelMetadata, **entries: Any) -> ModelMetadata:
-    return replace(metadata, provenance={**metadata.provenance, **entries})
+def _canvases(
+    images: ImageSet | None, metadata: ModelMetadata, quiet: bool
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Gives names and canvases, as a device sees them."""
+    samples = images.samples if images else ()
+    for sample in progress(
+        samples, total=len(samples), label="calibrating", quiet=quiet
+    ):
+        canvas, _ = place_on_canvas(
+            sample.load_image(), metadata.canvas, metadata.resize
+        )
+        yield sample.name, canvas
 
 
 def _make_golden(

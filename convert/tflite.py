@@ -2,18 +2,18 @@
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.convert.calibration import Calibration, calibrate
 from deeplab2_edge.convert.export import INPUT_NAME, export_graph
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.errors import ConversionError, UsageError
 from deeplab2_edge.optional import require
-from deeplab2_edge.progress import progress
 
 tf = require("tensorflow", extra="convert")
 
@@ -35,12 +35,14 @@ class ConvertedGraph:
         input_name: Tensor name of the input.
         output_names: Tensor name of each head, by the names in `keys`.
         op_counts: Number of ops by builtin name, most frequent first.
+        calibration: What set the ranges, for `int8`.
     """
 
     graph: bytes
     input_name: str
     output_names: Mapping[str, str]
     op_counts: Mapping[str, int]
+    calibration: Calibration | None = None
 
 
 def hard_swish_form(quantization: str) -> str:
@@ -56,8 +58,7 @@ def convert_model(
     model: Any,
     quantization: str,
     *,
-    calibration: Sequence[NDArray[np.uint8]] = (),
-    quiet: bool = False,
+    calibration: Iterable[tuple[str, NDArray[np.uint8]]] = (),
 ) -> ConvertedGraph:
     """Converts a Keras model to TFLite.
 
@@ -70,20 +71,19 @@ def convert_model(
             `hard_swish_form`.
         quantization: `none` (float32), `fp16` (weights), `dynamic` (int8 weights),
             `int8` (weights per channel, activations and heads).
-        calibration: Canvases `[H, W, 3]` that set the ranges for `int8`.
-        quiet: Whether to show no progress.
+        calibration: Names and canvases, uint8 `[H, W, 3]`, that set the ranges for
+            `int8`; gone through once.
 
     Raises:
         ConversionError: If the network needs ops that are not builtin, or the
             converter fails.
-        UsageError: If `quantization` is unknown or `int8` has no calibration images.
+        UsageError: If `quantization` is unknown.
+        DataError: If there are no calibration images for `int8`.
     """
     if quantization not in QUANTIZATIONS:
         raise UsageError(
             f"quantization is {quantization!r}; must be {', '.join(QUANTIZATIONS)}"
         )
-    if quantization == INT8 and not len(calibration):
-        raise UsageError("int8 needs calibration images, typically 50 to 200")
     exported = export_graph(model, for_integers=quantization == INT8)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [exported.function], exported.module
@@ -93,34 +93,33 @@ def convert_model(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == FP16:
         converter.target_spec.supported_types = [tf.float16]
-    if quantization == INT8:
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
-        converter.representative_dataset = lambda: _batches(calibration, quiet)
     with quiet_native_notes():
-        try:
-            graph = bytes(converter.convert())
-        except Exception as error:  # the converter raises whatever its parts raise
-            if isinstance(error, MemoryError):
-                raise
-            raise ConversionError(_reason(error)) from error
-        return _examine(graph, quantization)
+        if quantization != INT8:
+            return _examine(_run(converter.convert), None)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        # One grey image, only to learn which tensors need a range.
+        grey = np.full(model.input_shape, 128, np.float32)
+        converter.representative_dataset = lambda: ({INPUT_NAME: grey} for _ in "1")
+        converter._experimental_calibrate_only = True
+        ranged, summary = calibrate(_run(converter.convert), calibration)
+        return _examine(_run(lambda: _quantize(ranged)), summary)
 
 
-def _batches(
-    calibration: Sequence[NDArray[np.uint8]], quiet: bool
-) -> Iterable[dict[str, NDArray[np.float32]]]:
-    canvases = progress(
-        calibration, total=len(calibration), label="calibrating", quiet=quiet
+def _quantize(ranged: bytes) -> bytes:
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    return bytes(
+        mlir_quantize(ranged, input_data_type=tf.uint8, output_data_type=tf.int8)
     )
-    for index, canvas in enumerate(canvases):
-        image = canvas[np.newaxis].astype(np.float32)
-        if index == 0:
-            # Both ends of the pixel range must be seen: the input scale becomes
-            # exactly 1, and no grey level is lost.
-            image[0, 0, 0], image[0, -1, -1] = 0.0, 255.0
-        yield {INPUT_NAME: image}
+
+
+def _run(convert: Callable[[], bytes]) -> bytes:
+    try:
+        return bytes(convert())
+    except MemoryError:
+        raise
+    except Exception as error:  # the converter raises whatever its parts raise
+        raise ConversionError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
@@ -137,7 +136,7 @@ def _reason(error: Exception) -> str:
     return f"the TFLite converter failed: {errors[0][:500]}"
 
 
-def _examine(graph: bytes, quantization: str) -> ConvertedGraph:
+def _examine(graph: bytes, calibration: Calibration | None) -> ConvertedGraph:
     """Reads names and ops back from the flatbuffer and checks what must hold."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -145,7 +144,7 @@ def _examine(graph: bytes, quantization: str) -> ConvertedGraph:
     network = document.Subgraphs(0)
     signature = document.SignatureDefs(0)
     pixels = network.Tensors(signature.Inputs(0).TensorIndex())
-    if quantization == INT8:
+    if calibration is not None:
         scales = pixels.Quantization().ScaleAsNumpy()
         zero_points = pixels.Quantization().ZeroPointAsNumpy()
         if list(scales) != [1.0] or list(zero_points) != [0]:
@@ -164,6 +163,7 @@ def _examine(graph: bytes, quantization: str) -> ConvertedGraph:
             for output in outputs
         },
         op_counts=_count_ops(document, network, schema.BuiltinOperator),
+        calibration=calibration,
     )
 
 

@@ -139,8 +139,8 @@ def _print(result: "ConversionResult") -> None:
     calibration = result.calibration
     if calibration is not None:
         print(
-            f"calibrated with {len(calibration.canvases)} of "
-            f"{calibration.num_candidates} images of {calibration.source}"
+            f"calibrated with {calibration.num_used} of "
+            f"{len(calibration.image_names)} images"
         )
         for outlier in calibration.outliers:
             print(

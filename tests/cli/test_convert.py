@@ -195,7 +195,7 @@ def test_unreadable_canvas_is_refused(
     with pytest.raises(SystemExit) as stop:
         convert(checkpoint, f"--input-size={text}")
     assert stop.value.code == 2
-    assert "height x width" in capsys.readouterr().err
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 def test_unreadable_drop_is_refused(
