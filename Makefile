@@ -46,7 +46,7 @@ format: setup  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## measure and rewrite the tables of benchmarks/results
-	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python -m benchmarks.latency
 
 docs: setup  ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet 'mkdocs>=1.6,<2'

@@ -3,9 +3,9 @@
 Evaluates a checkpoint in float, converts it to int8 and evaluates the file on the same
 labeled images, at their original size. Writes one JSON.
 
-    python benchmarks/accuracy.py --checkpoint demo --data synthetic --limit 200 \\
+    python -m benchmarks.accuracy --checkpoint demo --data synthetic --limit 200 \\
         --output benchmarks/results/accuracy_synthetic.json
-    python benchmarks/accuracy.py --checkpoint runs/camvid_mobilenet_v3_small \\
+    python -m benchmarks.accuracy --checkpoint runs/camvid_mobilenet_v3_small \\
         --data camvid/val --calibration-data camvid/train --dataset camvid \\
         --output benchmarks/results/accuracy_camvid.json
 """
@@ -13,12 +13,12 @@ labeled images, at their original size. Writes one JSON.
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import run_command
 from deeplab2_edge.files import atomic_write
 
 
@@ -37,19 +37,19 @@ def main() -> None:
     data += ["--limit", str(args.limit)] if args.limit else []
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder) / "model_int8.tflite")
-        _run(
+        run_command(
             *("convert", "--checkpoint", args.checkpoint, "--quantize", "int8"),
             *("--calibration-data", args.calibration_data, "--output", model),
         )
-        in_float = json.loads(_run("evaluate", args.checkpoint, *data))
-        in_int8 = json.loads(_run("evaluate", model, *data))
+        in_float = json.loads(run_command("evaluate", args.checkpoint, *data))
+        in_int8 = json.loads(run_command("evaluate", model, *data))
         size = Path(model).stat().st_size
     figures = {
         name: _points(report)
         for name, report in (("float", in_float), ("int8", in_int8))
     }
     document = {
-        "command": f"python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}",
+        "command": f"python -m benchmarks.accuracy {shlex.join(sys.argv[1:])}",
         "num_images": in_float["num_images"],
         "int8_bytes": size,
         "percent": figures,
@@ -70,18 +70,6 @@ def _points(report: Any) -> dict[str, float]:
     points = {name: 100 * quality[name] for name in names}
     points["miou"] = 100 * report["mean_iou"]["miou"]
     return {name: round(value, 2) for name, value in points.items()}
-
-
-def _run(*arguments: str) -> str:
-    code = (
-        "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
 
 
 if __name__ == "__main__":

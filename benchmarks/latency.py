@@ -5,18 +5,17 @@ Converts the shipped checkpoint to float and int8 at two canvases and runs
 its own, the files in turn (A B C D A B C D ...) so that a drifting machine hits all
 alike. Writes one JSON and prints the table of README.md.
 
-    python benchmarks/latency.py [--rounds 3] [--output benchmarks/results/latency.json]
+    python -m benchmarks.latency [--rounds 3] [--output benchmarks/results/latency.json]
 """
 
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import run_command
 from deeplab2_edge.files import atomic_write
 
 CANVASES = ("257x513", "513x1025")
@@ -72,30 +71,20 @@ def format_table(document: dict[str, Any]) -> str:
 
 def _convert(folder: Path, canvas: str, mode: str) -> Path:
     path = folder / f"{canvas}_{mode}.tflite"
-    _run("convert", "--quantize", mode, "--input-size", canvas, "--output", str(path))
+    run_command(
+        "convert", "--quantize", mode, "--input-size", canvas, "--output", str(path)
+    )
     return path
 
 
 def _benchmark(path: Path, threads: int) -> Any:
     repeats = str(_REPEATS)
     return json.loads(
-        _run(
+        run_command(
             *("benchmark", str(path), "--threads", str(threads)),
             *("--repeats", repeats, "--json"),
         )
     )
-
-
-def _run(*arguments: str) -> str:
-    code = (
-        "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
 
 
 def _summarize(measured: dict[Any, list[Any]], rounds: int) -> dict[str, Any]:
@@ -128,7 +117,7 @@ def _summarize(measured: dict[Any, list[Any]], rounds: int) -> dict[str, Any]:
         )
     machine = next(iter(measured.values()))[0]["machine"]
     return {
-        "command": "python benchmarks/latency.py",
+        "command": "python -m benchmarks.latency",
         "model": "demo",
         "rounds": rounds,
         "repeats": _REPEATS,

@@ -1,7 +1,26 @@
-"""Types of command-line arguments that several commands share."""
+"""What the parsers of the commands share."""
 
 import argparse
 import re
+from typing import Any
+
+
+def add_command(
+    subparsers: Any, name: str, *, help: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+    """Adds a parser whose help ends with examples, printed as they are written.
+
+    Returns:
+        The parser, to which the command adds its arguments.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "benchmark",
         help="measure load, decode, preprocess, network, merge and draw",
         description="Measures a converted model on this machine, each stage apart.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EPILOG,
     )
     parser.add_argument(
         "model", metavar="MODEL", help="a .tflite file made by `deeplab2-edge convert`"

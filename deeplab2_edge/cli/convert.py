@@ -5,7 +5,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import parse_size
+from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ printed and written to OUTPUT.report.json.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "convert",
         help="convert a checkpoint to a model file for devices",
         description="Converts a checkpoint to a TFLite file that carries everything "
         "the runtime needs, and compares it with the float model.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "--checkpoint",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deeplab2_edge.cli.arguments import parse_size
+from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import UsageError
 
 _EXAMPLES = """\
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def _parser(
     subparsers: Any, name: str, help_text: str, action: Any, examples: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser: argparse.ArgumentParser = add_command(
+        subparsers,
         name,
         help=help_text,
         description=help_text[0].upper() + help_text[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=examples,
     )
     parser.set_defaults(run=run, run_action=action)
     return parser

@@ -5,6 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
+
 if TYPE_CHECKING:
     from deeplab2_edge.convert.demo import DemoResult
 
@@ -26,12 +28,12 @@ _TRAIN_SIZE = (257, 513)
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "demo",
         help="the whole way on a shipped checkpoint, in two minutes",
         description="Shows the whole way from a checkpoint to a measured device model.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "--output", default="demo_output", metavar="DIR", help="default: demo_output"

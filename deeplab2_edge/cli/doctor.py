@@ -10,6 +10,7 @@ import platform
 import sys
 from typing import Any
 
+from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.version import __version__
 
 _EPILOG = """\
@@ -90,12 +91,12 @@ _PACKAGES = (
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "doctor",
         help="show what is installed, what is missing and how to get it",
         description="Checks this installation.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EPILOG,
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"

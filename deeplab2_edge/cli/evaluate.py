@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import parse_size
+from deeplab2_edge.cli.arguments import add_command, parse_size
 
 if TYPE_CHECKING:
     from deeplab2_edge.metrics import EvaluationReport
@@ -22,13 +22,13 @@ A converted file is measured without TensorFlow, unless the data are records.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "evaluate",
         help="PQ, mIoU of a checkpoint or a converted file",
         description="Measures panoptic quality (PQ = SQ x RQ) and mean IoU, in percent,"
         " at the original size of each image.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "model", help="a .tflite file, a checkpoint (folder, prefix), or `demo`"

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
+
 if TYPE_CHECKING:
     from deeplab2_edge.checkpoints import LoadReport
 
@@ -26,13 +28,13 @@ _CONFIG_NAME = "config.textproto"
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "import-checkpoint",
         help="turn a published TensorFlow 2 checkpoint into one of ours",
         description="Compares the variables of a TensorFlow 2 object checkpoint with "
         "those of a configuration's model, and writes the model alone.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "checkpoint", help="prefix, folder, or one of the checkpoint's files"

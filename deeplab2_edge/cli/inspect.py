@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
+
 if TYPE_CHECKING:
     from deeplab2_edge.model_file import ModelMetadata
     from deeplab2_edge.runtime.interpreter import TensorInfo
@@ -17,12 +19,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "inspect",
         help="show metadata, ops and tensors of a model file",
         description="Shows what is inside a converted model, and that it is whole.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EPILOG,
     )
     parser.add_argument(
         "model", metavar="FILE", help="a .tflite file made by `deeplab2-edge convert`"

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from deeplab2_edge.cli.arguments import parse_size
+from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import UsageError
 
 _BACKBONES = ("mobilenet_v3_small", "mobilenet_v3_large")
@@ -26,13 +26,13 @@ quarter and 11 classes. A smaller output stride sees finer detail and costs more
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "models",
         help="list every model variant with its cost",
         description="Lists the variants of Panoptic-DeepLab that can be built, with "
         "parameters and multiply-adds per image.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "--input-size",

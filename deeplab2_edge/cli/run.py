@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.progress import format_seconds, progress
@@ -40,12 +41,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "run",
         help="segment images, folders, videos or a camera",
         description="Segments images with a converted model.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EPILOG,
     )
     parser.add_argument(
         "model", metavar="MODEL", help="a .tflite file made by `deeplab2-edge convert`"

@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.arguments import add_command
+
 if TYPE_CHECKING:
     from deeplab2_edge.train.trainer import TrainingSummary
 
@@ -22,12 +24,12 @@ The same command again resumes where the run stopped.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "train",
         help="train an experiment, or resume it",
         description="Trains an experiment, from where an earlier run of it stopped.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "config", help="text-format experiment, or the name of a shipped recipe"
