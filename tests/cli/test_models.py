@@ -29,8 +29,10 @@ def test_size_that_fits_no_stride_is_refused(
 
 
 def test_unreadable_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "--input-size", "256"]) == 2
-    assert "height x width" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["models", "--input-size", "256"])
+    assert stop.value.code == 2
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 @pytest.mark.tf
