@@ -19,7 +19,9 @@ from deeplab2_edge.synth.vehicles import Car
 from deeplab2_edge.synth.world import FRAME_SECONDS, World, make_world
 
 DEFAULT_SIZE = (257, 513)
-MIN_INSTANCE_PIXELS = 60  # visible pixels at the default size; fewer become void
+# Visible pixels at the default size; fewer become void. Below some 10 x 10 pixels
+# a person would not name the thing either.
+MIN_INSTANCE_PIXELS = 100
 MAX_FRAMES = 300
 _MIN_SIDE, _MAX_PIXELS = 16, 32_000_000
 # Streams of a world, after those of world.py.
