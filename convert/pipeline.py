@@ -35,6 +35,7 @@ from deeplab2_edge.errors import (
     OutputError,
     UsageError,
 )
+from deeplab2_edge.experiments import find_config
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.model_file import (
     HEAD_KEYS,
@@ -55,8 +56,6 @@ from deeplab2_edge.runtime.preprocess import place_on_canvas
 from deeplab2_edge.samples import SYNTHETIC
 
 METRICS = ("pq", "miou")
-# A file beside the checkpoint that says what it is; `import-checkpoint` writes it.
-CONFIG_NAME = "config.textproto"
 REPORT_SUFFIX = ".report.json"
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
@@ -175,7 +174,7 @@ def convert_checkpoint(
     _check_options(options)
     calibration_data = _calibration_data(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
-    config = load_config(_find_config(options, prefix))
+    config = load_config(find_config(options.checkpoint, options.config))
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
     canvas = choose_canvas(config, options.canvas)
@@ -190,7 +189,7 @@ def convert_checkpoint(
         verification_data=options.verification_data or options.calibration_data,
         verification_images=options.verification_images,
     )
-
+    notes = [*verification_set.notes, *_notes_on_images(options)]
     _say("building the model", quiet)
     with quiet_native_notes():
         model = build_model(
@@ -200,7 +199,12 @@ def convert_checkpoint(
             hard_swish=hard_swish_form(options.quantization),
         )
         loaded = checkpoints.load_weights(model, options.checkpoint)
-    metadata = describe_model(
+    if loaded.unexpected:
+        notes.append(
+            f"the checkpoint holds {len(loaded.unexpected)} variables that the "
+            f"configuration does not use, first {loaded.unexpected[0]}"
+        )
+    source = describe_model(
         config,
         model,
         provenance=describe_provenance(config, options.checkpoint, prefix),
@@ -209,23 +213,16 @@ def convert_checkpoint(
     converted = convert_model(
         model,
         options.quantization,
-        calibration=_canvases(calibration_set, metadata, quiet),
+        calibration=_canvases(calibration_set, source, quiet),
     )
+    metadata = describe_converted(source, converted, options.quantization)
     if calibration_set is not None and converted.calibration is not None:
-        summary = {
-            "data": Path(calibration_set.location).name,
-            "images": len(converted.calibration.image_names),
-            "used": converted.calibration.num_used,
-        }
-        metadata = replace(
-            metadata, provenance={**metadata.provenance, "calibration": summary}
-        )
-    final = describe_converted(metadata, converted, options.quantization)
+        metadata = _with_calibration(metadata, calibration_set, converted.calibration)
     with atomic_write(output) as temporary, quiet_native_notes():
-        golden = _make_golden(converted, final, verification_set.samples[0])
-        final = write_model_file(temporary, converted.graph, final, golden)
+        golden = _make_golden(converted, metadata, verification_set.samples[0])
+        metadata = write_model_file(temporary, converted.graph, metadata, golden)
         verification = verify(
-            KerasEngine(model, metadata),
+            KerasEngine(model, source),
             LiteRtEngine(read_model_file(temporary)),
             verification_set.samples,
             location=verification_set.location,
@@ -234,22 +231,10 @@ def convert_checkpoint(
         )
         _check_drop(verification, options.drop_limits, output)
         file_bytes = temporary.stat().st_size
-    notes = [*verification_set.notes]
-    is_asked = options.verification_data or options.calibration_data
-    if not is_asked and options.checkpoint != assets.DEMO_CHECKPOINT:
-        notes.append(
-            "verified on rendered street scenes; give --verify-data with images like "
-            "those the model will see"
-        )
-    if loaded.unexpected:
-        notes.append(
-            f"the checkpoint holds {len(loaded.unexpected)} variables that the "
-            f"configuration does not use, first {loaded.unexpected[0]}"
-        )
     result = ConversionResult(
         output=output,
         report_path=output.with_name(output.name + REPORT_SUFFIX),
-        metadata=final,
+        metadata=metadata,
         file_bytes=file_bytes,
         op_counts=dict(converted.op_counts),
         calibration=converted.calibration,
@@ -334,18 +319,14 @@ def _calibration_data(options: ConversionOptions) -> str | None:
     )
 
 
-def _find_config(options: ConversionOptions, prefix: str) -> Path:
-    if options.config is not None:
-        return Path(options.config)
-    if options.checkpoint == assets.DEMO_CHECKPOINT:
-        return assets.demo_config_path()
-    beside = Path(prefix).parent / CONFIG_NAME
-    if not beside.is_file():
-        raise UsageError(
-            f"--config is missing and there is no {beside}; give the configuration "
-            "the checkpoint was trained with"
-        )
-    return beside
+def _notes_on_images(options: ConversionOptions) -> list[str]:
+    is_asked = options.verification_data or options.calibration_data
+    if is_asked or options.checkpoint == assets.DEMO_CHECKPOINT:
+        return []
+    return [
+        "verified on rendered street scenes; give --verify-data with images like "
+        "those the model will see"
+    ]
 
 
 def _default_output(
@@ -373,6 +354,13 @@ def _check_output(location: str | os.PathLike[str]) -> Path:
 def describe_converted(
     metadata: ModelMetadata, converted: ConvertedGraph, quantization: str
 ) -> ModelMetadata:
+    """Gives the metadata of a converted graph.
+
+    Args:
+        metadata: Of the float model.
+        converted: The graph.
+        quantization: One of `QUANTIZATIONS`.
+    """
     return replace(
         metadata,
         input=InputSpec(name=converted.input_name),
@@ -381,6 +369,18 @@ def describe_converted(
         merge=replace(metadata.merge, merge_plateaus=quantization == INT8),
         quantization=quantization,
     )
+
+
+def _with_calibration(
+    metadata: ModelMetadata, images: ImageSet, calibration: Calibration
+) -> ModelMetadata:
+    """Adds what set the ranges, without names of files."""
+    summary = {
+        "data": Path(images.location).name,
+        "images": len(calibration.image_names),
+        "used": calibration.num_used,
+    }
+    return replace(metadata, provenance={**metadata.provenance, "calibration": summary})
 
 
 def _canvases(
@@ -404,6 +404,8 @@ def _make_golden(
     if metadata.canvas[0] * metadata.canvas[1] > _MAX_GOLDEN_PIXELS:
         return None
     canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
+    # Sixteen grey levels test as well as 256, and compress to a fifth.
+    canvas = canvas // 16 * 16
     engine = LiteRtEngine(ModelFile(converted.graph, metadata))
     heads = engine.run(canvas)
     arrays = {name: np.asarray(getattr(heads, name)) for name in HEAD_KEYS}

@@ -162,7 +162,7 @@ def test_missing_configuration_is_named(
     bare.mkdir()
     for part in checkpoint.glob("ckpt.*"):
         (bare / part.name).write_bytes(part.read_bytes())
-    assert "--config is missing" in refused(capsys, bare)
+    assert "config.textproto" in refused(capsys, bare)
     missing = tmp_path / "missing.textproto"
     assert "missing.textproto" in refused(capsys, bare, "--config", missing)
 
