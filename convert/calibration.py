@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import DataError
+from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
+from deeplab2_edge.runtime.interpreter import default_threads
 
 tf = require("tensorflow", extra="convert")
 
@@ -124,9 +125,17 @@ def calibrate(
 
     Raises:
         DataError: If there are no images.
+        ConversionError: If the network gives values that are not finite.
     """
     network = _Network(bytearray(graph))
     names, measured = network.measure(images)
+    broken = np.argwhere(~np.isfinite(measured).all(axis=-1))
+    if len(broken):
+        image, place = broken[0]
+        raise ConversionError(
+            f"{names[image]}: the float model gives values that are not finite in "
+            f"{network.name(int(place))}; is the checkpoint damaged?"
+        )
     factors = _factors(np.abs(measured[:, network.judged]).max(axis=-1))
     largest = factors.max(axis=1)
     left_out = _left_out(largest)
@@ -217,6 +226,7 @@ class _Network:
             warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interp")
             interpreter = tf.lite.Interpreter(
                 model_content=bytes(self.buffer),
+                num_threads=default_threads(),
                 # Without this, and with delegates, tensors share or lose buffers.
                 experimental_preserve_all_tensors=True,
                 experimental_op_resolver_type=(

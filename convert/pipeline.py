@@ -30,6 +30,7 @@ from deeplab2_edge.convert.tflite import (
 from deeplab2_edge.convert.verification import Verification, verify
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.errors import (
+    CheckpointError,
     ConfigError,
     ConversionError,
     OutputError,
@@ -199,6 +200,7 @@ def convert_checkpoint(
             hard_swish=hard_swish_form(options.quantization),
         )
         loaded = checkpoints.load_weights(model, options.checkpoint)
+    _check_weights(model, prefix)
     if loaded.unexpected:
         notes.append(
             f"the checkpoint holds {len(loaded.unexpected)} variables that the "
@@ -317,6 +319,15 @@ def _calibration_data(options: ConversionOptions) -> str | None:
         "like those the model will see, or record files; labels are not needed. "
         "Without such images use --quantize dynamic"
     )
+
+
+def _check_weights(model: Any, prefix: str) -> None:
+    for path, variable in checkpoints.variable_paths(model).items():
+        if not np.isfinite(variable.numpy()).all():
+            raise CheckpointError(
+                f"{prefix}: {path} holds values that are not finite: the training "
+                "diverged or the file is damaged; take an earlier checkpoint"
+            )
 
 
 def _notes_on_images(options: ConversionOptions) -> list[str]:

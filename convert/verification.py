@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.datasets.folders import SampleLike
-from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.metrics import (
     MeanIou,
     MeanIouResult,
@@ -155,6 +155,7 @@ def verify(
     Raises:
         DataError: If an image or label cannot be used, or there is none.
         UsageError: If the engines do not have the same classes and canvas.
+        ConversionError: If a model gives values that are not finite.
     """
     if not samples:
         raise DataError(f"{location}: no images to verify the conversion with")
@@ -169,6 +170,8 @@ def verify(
     for sample in progress(samples, total=len(samples), label="verifying", quiet=quiet):
         image = sample.load_image()
         results = [segmenter(image) for segmenter in segmenters]
+        for run, label in zip(runs, ("float", "converted"), strict=True):
+            _check_finite(run.heads, label, sample.name)
         comparison.add_heads(runs[0].heads, runs[1].heads)
         comparison.add_centers(runs)
         comparison.add_maps(results[0], results[1])
@@ -357,6 +360,15 @@ class _Comparison:
             accuracy=accuracies[1],
             num_labeled=self.num_labeled,
         )
+
+
+def _check_finite(heads: Heads, label: str, name: str) -> None:
+    for head in HEAD_KEYS:
+        if not np.isfinite(getattr(heads, head)).all():
+            raise ConversionError(
+                f"{name}: the {label} model gives values that are not finite in "
+                f"{head}; is the checkpoint damaged?"
+            )
 
 
 def _best_matches(

@@ -8,12 +8,13 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
+from deeplab2_edge.checkpoints import save_weights, variable_paths
 from deeplab2_edge.cli import main
 from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import read_model_file
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
-from tests.convert.tiny import picture, tiny_backbone, write_tiny_checkpoint
+from tests.convert.tiny import build_tiny, picture, tiny_backbone, write_tiny_checkpoint
 
 pytestmark = pytest.mark.tf
 
@@ -177,6 +178,18 @@ def test_configuration_of_another_model_is_refused(
     error = refused(capsys, checkpoint, "--config", wrong, "--output", output)
     assert "another shape" in error
     assert not output.exists()
+
+
+def test_diverged_checkpoint_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_tiny()
+    variable = variable_paths(model)["encoder/_blocks/3/_conv3_bn/_conv/kernel"]
+    variable.assign(variable * float("nan"))
+    save_weights(model, tmp_path / "ckpt")
+    config = checkpoint / "config.textproto"
+    error = refused(capsys, tmp_path / "ckpt", "--config", config)
+    assert "_blocks/3/_conv3_bn/_conv/kernel holds values that are not finite" in error
 
 
 def test_canvas_that_does_not_fit_names_the_nearest(

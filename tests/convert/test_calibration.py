@@ -12,13 +12,17 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 from deeplab2_edge import keys
 from deeplab2_edge.convert.calibration import Calibration, calibrate
 from deeplab2_edge.convert.export import INPUT_NAME, export_graph
-from deeplab2_edge.errors import DataError
+from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
 
 tf = require("tensorflow", extra="convert")
 tf_keras = require("tf_keras", extra="convert")
 
-pytestmark = pytest.mark.tf
+pytestmark = [
+    pytest.mark.tf,
+    # TensorFlow announces the end of the interpreter its own converter uses.
+    pytest.mark.filterwarnings("ignore::UserWarning:tensorflow.lite"),
+]
 
 SIZE = (9, 17)
 Range = tuple[float, float]
@@ -154,6 +158,13 @@ def test_report_is_plain_json() -> None:
     (outlier,) = report["outliers"]
     assert outlier["name"] == "grey_200"
     assert outlier["factor"] == 10.0
+
+
+def test_values_that_are_not_finite_are_an_error() -> None:
+    # No image holds such a value, but a network can get there.
+    broken = np.full((*SIZE, 3), np.inf)
+    with pytest.raises(ConversionError, match="bad: .*not finite in"):
+        calibrate(float_graph(), [("bad", broken)])
 
 
 def test_no_images_is_an_error() -> None:

@@ -16,7 +16,7 @@ from deeplab2_edge.convert.verification import (
     format_verification,
     verify,
 )
-from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.model_file import ModelMetadata
 from deeplab2_edge.panoptic import Heads
 from tests.runtime.tiny_model import CANVAS, tiny_metadata
@@ -168,6 +168,11 @@ def test_engines_of_other_classes_cannot_be_compared() -> None:
     other = tiny_metadata(class_names=("a", "b", "c"))
     with pytest.raises(UsageError, match="equal canvas and classes"):
         compare(ColorEngine(metadata=other), [Picture()])
+
+
+def test_values_that_are_not_finite_are_an_error() -> None:
+    with pytest.raises(ConversionError, match="odd: the converted model.*not finite"):
+        compare(ColorEngine(logit_noise=float("nan")), [Picture("odd")])
 
 
 def test_no_images_is_an_error() -> None:
