@@ -158,11 +158,11 @@ def _probe(name: str, kind: str, stem: str) -> Source:
 
 def _open_capture(name: str, kind: str) -> Any:
     os.environ.setdefault(*_QUIET_FFMPEG)
-    level = cv2.utils.logging.setLogLevel(_QUIET_OPENCV)
+    level = _set_opencv_log_level(_QUIET_OPENCV)
     try:
         capture = cv2.VideoCapture(int(name) if kind == "camera" else name)
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _set_opencv_log_level(level)
     if not capture.isOpened():
         if kind == "camera":
             raise DataError(
@@ -182,3 +182,10 @@ def _open_capture(name: str, kind: str) -> Any:
             "are accepted"
         )
     return capture
+
+
+def _set_opencv_log_level(level: int) -> int:
+    """Sets how much OpenCV prints and returns the former level."""
+    # OpenCV 5 moved the function.
+    setter = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    return int(setter(level))

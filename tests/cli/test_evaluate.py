@@ -1,5 +1,6 @@
 """`deeplab2-edge evaluate` on converted files and on wrong input."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from deeplab2_edge.cli import main
 from deeplab2_edge.images import write_png
 
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 MODEL = Path(__file__).parents[1] / "golden" / "runtime" / "tiny_float.tflite"
 CLASSES = [
     {"name": "sky", "thing": False},
@@ -60,7 +62,13 @@ def test_the_table_names_classes(
         ({"--dataset": "camvid"}, "name the right data set"),
         ({"--data": "synthetic"}, "name the right data set"),
         ({"model": "nowhere.tflite"}, "nowhere.tflite"),
-        ({"model": "nowhere"}, "give the experiment of the checkpoint with --config"),
+        pytest.param(
+            {"model": "nowhere"},
+            "give the experiment of the checkpoint with --config",
+            marks=pytest.mark.skipif(
+                not HAS_TENSORFLOW, reason="install deeplab2-edge[train]"
+            ),
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
