@@ -23,7 +23,6 @@ more. Exit code 2 says that variables are missing or have another shape.
 """
 # Enough to see what kind of difference it is.
 _SHOWN = 12
-_CONFIG_NAME = "config.textproto"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -76,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from deeplab2_edge.config import format_config
     from deeplab2_edge.convert.quiet import quiet_native_notes
     from deeplab2_edge.errors import OutputError
+    from deeplab2_edge.experiments import CONFIG_NAME
     from deeplab2_edge.files import atomic_write, ensure_output_dir
     from deeplab2_edge.models import build_model
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         with quiet_native_notes():
             checkpoints.load_weights(model, args.checkpoint)
             written = checkpoints.save_weights(model, output, half=args.half)
-        with atomic_write(output.parent / _CONFIG_NAME) as temporary:
+        with atomic_write(output.parent / CONFIG_NAME) as temporary:
             temporary.write_text(format_config(config))
     if args.json:
         print(json.dumps(_describe(report, written), indent=1))
