@@ -272,6 +272,7 @@ def _compare(
 def _read(reader: Any, prefix: str, key: str) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(reader.get_tensor(key), np.float32)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        # IndexError is what TensorFlow makes of a data file that is cut short.
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{prefix}: {key} is damaged ({reason})") from None
