@@ -16,6 +16,9 @@ examples:
   deeplab2-edge inspect model.tflite --json | jq .op_counts
 """
 
+# Of the longest label, `checkpoint sha256`, and two spaces.
+_LABEL_WIDTH = 19
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to the parser."""
@@ -64,13 +67,13 @@ def run(args: argparse.Namespace) -> int:
         f"{args.model}: {file_bytes} bytes, graph {len(model.graph)}, SHA-256 verified"
     )
     _print_metadata(model.metadata)
-    print(f"self test    {_self_test_line(self_test)}")
+    print(f"{'self test':<{_LABEL_WIDTH}}{_self_test_line(self_test)}")
     for title, tensors in (("input", graph.inputs), ("outputs", graph.outputs)):
         for tensor in tensors:
-            print(f"{title:<13}{_tensor_line(tensor)}")
+            print(f"{title:<{_LABEL_WIDTH}}{_tensor_line(tensor)}")
             title = ""
     total = sum(graph.op_counts.values())
-    print(f"ops          {total} ops, {graph.num_tensors} tensors")
+    print(f"{'ops':<{_LABEL_WIDTH}}{total} ops, {graph.num_tensors} tensors")
     for name, count in graph.op_counts.items():
         print(f"  {count:>5}  {name}")
     return 0
@@ -103,7 +106,7 @@ def _print_metadata(metadata: "ModelMetadata") -> None:
             value if isinstance(value, str) else json.dumps(value)
         )
     for name, value in lines.items():
-        print(f"{name:<13}{value}")
+        print(f"{name:<{_LABEL_WIDTH}}{value}")
 
 
 def _self_test_line(differences: dict[str, float] | None) -> str:
