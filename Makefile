@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything installed
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --progress-bar off --quiet -e '.[all,dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --progress-bar off --quiet -e '.[all,dev]'
 	@# Without the system's libGL the desktop build of OpenCV does not load; its
 	@# headless build is the same library without windows.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
@@ -47,6 +47,8 @@ format: setup  ## format and mend what can be mended
 
 bench: setup  ## measure and rewrite the tables of benchmarks/results
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.accuracy --limit 200 --output benchmarks/results/accuracy_synthetic.json
+	$(BIN)/python -m benchmarks.tables
 
 docs: setup  ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet 'mkdocs>=1.6,<2'

@@ -3,7 +3,7 @@
 Converts the shipped checkpoint to float and int8 at two canvases and runs
 `deeplab2-edge benchmark` on every file with one and two threads, each in a process of
 its own, the files in turn (A B C D A B C D ...) so that a drifting machine hits all
-alike. Writes one JSON and prints the table of README.md.
+alike. Writes one JSON.
 
     python -m benchmarks.latency [--rounds 3] [--output benchmarks/results/latency.json]
 """
@@ -48,25 +48,7 @@ def main() -> None:
     document = _summarize(measured, args.rounds)
     with atomic_write(args.output) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
-    print(format_table(document))
-
-
-def format_table(document: dict[str, Any]) -> str:
-    """Formats the rows as Markdown; times are medians in milliseconds."""
-    stages = " | ".join(STAGES)
-    lines = [
-        f"| canvas | file | threads | {stages} | total | against fp32 | peak MB |",
-        "|---" * (6 + len(STAGES)) + "|",
-    ]
-    for row in document["rows"]:
-        times = " | ".join(f"{row['p50_ms'][stage]:.1f}" for stage in STAGES)
-        name = "fp32" if row["quantize"] == "none" else row["quantize"]
-        lines.append(
-            f"| {row['canvas']} | {name} | {row['threads']} | {times} "
-            f"| {row['total_p50_ms']:.1f} | {row['network_ratio_to_fp32']:.2f} "
-            f"| {row['peak_memory_bytes'] / 1e6:.0f} |"
-        )
-    return "\n".join(lines)
+    print(f"{args.output} written; `python -m benchmarks.tables` makes the table")
 
 
 def _convert(folder: Path, canvas: str, mode: str) -> Path:
