@@ -90,8 +90,18 @@ def _latency(document: dict[str, Any]) -> str:
 
 
 def _describe(machine: dict[str, Any]) -> str:
-    known = (f"{key} {value}" for key, value in machine.items() if value is not None)
-    return ", ".join(known)
+    versions = (f"{name} {version}" for name, version in machine["versions"].items())
+    return ", ".join(
+        [
+            machine["board"] or machine["cpu"],
+            f"{machine['usable_cores']} cores",
+            f"{machine['memory_bytes'] / 2**30:.0f} GiB",
+            f"governor {machine['governor'] or 'unknown'}",
+            machine["system"],
+            f"Python {machine['python']}",
+            *versions,
+        ]
+    )
 
 
 if __name__ == "__main__":
