@@ -173,9 +173,9 @@ def convert_checkpoint(
     """
     start = time.monotonic()
     _check_options(options)
-    calibration_data = _calibration_data(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
+    calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
     canvas = choose_canvas(config, options.canvas)

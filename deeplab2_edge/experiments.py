@@ -24,6 +24,11 @@ def find_config(checkpoint: str | Path, config: str | Path | None = None) -> Pat
     if str(checkpoint) == assets.DEMO_CHECKPOINT:
         return assets.demo_config_path()
     path = Path(checkpoint)
+    if not path.is_dir() and not Path(f"{path}.index").is_file() and not path.is_file():
+        raise ConfigError(
+            f"{checkpoint}: no such checkpoint; expected a folder of training, or a "
+            "prefix such as runs/street/ckpt-1000"
+        )
     beside = (path if path.is_dir() else path.parent) / CONFIG_NAME
     if not beside.is_file():
         raise ConfigError(

@@ -1,13 +1,12 @@
 """Optional packages, imported at the first line that needs them."""
 
-import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from deeplab2_edge.errors import MissingExtraError
+from deeplab2_edge.stderr import hidden_stderr
 
 # tf_keras and tensorflow must agree on Keras 2, whoever is imported first.
 _ENVIRONMENT = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -40,25 +39,7 @@ def require(module: str, *, extra: str) -> Any:
 def _import_tensorflow() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with _quiet_stderr():
+    with hidden_stderr():
         tensorflow = importlib.import_module("tensorflow")
         # The look for accelerators is what complains of machines that have none.
         tensorflow.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hides what native code prints: TensorFlow starts with notes on every build flag.
-
-    Errors of the import itself are Python exceptions and come through.
-    """
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

@@ -28,6 +28,7 @@ from deeplab2_edge.errors import (
 )
 from deeplab2_edge.model_file import ModelFile, ModelMetadata, read_model_file
 from deeplab2_edge.panoptic import Heads
+from deeplab2_edge.stderr import hidden_stderr
 
 # (module with `Interpreter` and `load_delegate`, distribution that brings it)
 _RUNTIMES = (
@@ -330,8 +331,9 @@ def _load_delegate(library: str) -> Any:
 def _make_interpreter(model: ModelFile, label: str, **options: Any) -> Any:
     runtime, distribution = _import_runtime()
     try:
-        interpreter = runtime.Interpreter(model_content=model.graph, **options)
-        interpreter.allocate_tensors()
+        with hidden_stderr():  # LiteRT announces its delegate
+            interpreter = runtime.Interpreter(model_content=model.graph, **options)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelFileError(

@@ -6,15 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deeplab2_edge.checkpoints import load_weights, track, variable_paths
+from deeplab2_edge.checkpoints import (
+    inspect_checkpoint,
+    load_weights,
+    track,
+    variable_paths,
+)
 from deeplab2_edge.config import (
     ExperimentOptions,
     format_config,
     require_resolved,
     validate_config,
 )
-from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
-from deeplab2_edge.errors import CheckpointError, DeepLabEdgeError
+from deeplab2_edge.datasets.folders import DESCRIPTION_NAME
+from deeplab2_edge.datasets.registry import (
+    DatasetInfo,
+    get_dataset,
+    load_description,
+)
+from deeplab2_edge.errors import (
+    CheckpointError,
+    ConfigError,
+    DeepLabEdgeError,
+    UsageError,
+)
 from deeplab2_edge.experiments import CONFIG_NAME
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.models import build_model
@@ -98,12 +113,16 @@ def train(
     """
     info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
     validate_config(config, info, needs=("model_options", "train_dataset_options"))
+    if stop_after is not None and stop_after < 1:
+        raise UsageError(f"the step to stop at is {stop_after}; must be at least 1")
+    _check_classes(config, info)
     output_dir = ensure_output_dir(Path(model_dir) / config.experiment_name)
-    _remember_config(config, output_dir)
     tf.random.set_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     run = _Run(config, info, output_dir, seed)
+    # Only now: a command that does not fit must not spoil what lies there.
+    _remember_config(config, output_dir)
     return run.train(stop_after=stop_after, quiet=quiet)
 
 
@@ -203,15 +222,7 @@ class _Run:
     def _restore(self) -> None:
         latest = self.manager.latest_checkpoint
         if latest is not None:
-            try:
-                status = self.manager.checkpoint.restore(latest)
-                status.assert_existing_objects_matched()
-            except (AssertionError, ValueError, tf.errors.OpError) as error:
-                raise CheckpointError(
-                    f"{latest}: does not fit this experiment "
-                    f"({str(error).splitlines()[0]}); give another --output, or "
-                    "remove the folder to start anew"
-                ) from None
+            self._resume(latest)
             return
         options = self.config.model_options
         initial = require_resolved(options, "initial_checkpoint")
@@ -222,7 +233,34 @@ class _Run:
             skip += _SEMANTIC_LAST_LAYER
         if not options.restore_instance_last_layer_from_initial_checkpoint:
             skip += _INSTANCE_LAST_LAYERS
-        load_weights(self.model, initial, skip=skip, allow_partial=True)
+        try:
+            load_weights(self.model, initial, skip=skip, allow_partial=True)
+        except CheckpointError as error:
+            if _SEMANTIC_LAST_LAYER[0] not in str(error):
+                raise
+            raise CheckpointError(
+                f"{error}; to keep all but the last layer, whose classes differ, set "
+                "model_options."
+                "restore_semantic_last_layer_from_initial_checkpoint=false"
+            ) from None
+
+    def _resume(self, latest: str) -> None:
+        report = inspect_checkpoint(self.model, latest)
+        differences = [*report.mismatching, *report.missing, *report.unexpected]
+        if differences:
+            raise CheckpointError(
+                f"{latest}: does not fit this experiment, first {differences[0]}; the "
+                f"folder keeps the run of its own {CONFIG_NAME}: give that, or another "
+                "--output or experiment_name"
+            )
+        try:
+            status = self.manager.checkpoint.restore(latest)
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+            raise CheckpointError(
+                f"{latest}: the state of the optimizer cannot be restored "
+                f"({str(error).splitlines()[0]}); was the optimizer changed?"
+            ) from None
 
     def _refuse_divergence(self, meter: "_Meter", step: int) -> None:
         if meter.is_all_skipped:
@@ -276,6 +314,24 @@ class _Meter:
     def status(self) -> str:
         total = self.means().get("total_loss") if self._count else None
         return "" if total is None else f"loss {total:.3f}"
+
+
+def _check_classes(config: ExperimentOptions, info: DatasetInfo) -> None:
+    """Refuses records that say they hold other classes than the experiment's."""
+    for pattern in require_resolved(config.train_dataset_options, "file_pattern"):
+        description = Path(pattern).parent / DESCRIPTION_NAME
+        if not description.is_file():
+            continue
+        found = load_description(description)
+        fields = ("class_names", "thing_ids", "ignore_label", "label_divisor")
+        for field in fields:
+            wanted, stored = getattr(info, field), getattr(found, field)
+            if wanted != stored:
+                raise ConfigError(
+                    f"train_dataset_options.dataset is {info.name!r}, but "
+                    f"{description} describes {found.name!r} with other {field}: "
+                    f"set train_dataset_options.dataset={description}"
+                )
 
 
 def _remember_config(config: ExperimentOptions, output_dir: Path) -> None:

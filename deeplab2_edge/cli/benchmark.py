@@ -115,7 +115,7 @@ def _parse_threads(text: str | None) -> list[int] | None:
 
 def _print_report(report: "BenchmarkReport") -> None:
     model, machine = report.model, report.machine
-    canvas = "x".join(str(side) for side in reversed(model["canvas"]))
+    canvas = "x".join(str(side) for side in model["canvas"])
     print(
         f"model    {model['name']} ({model['backbone']}, canvas {canvas}, "
         f"{model['quantization']}, {model['bytes'] / 1e6:.2f} MB)"

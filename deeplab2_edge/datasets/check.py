@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.folders import FolderDataset, Sample, open_folder
+from deeplab2_edge.datasets.folders import (
+    DESCRIPTION_NAME,
+    FolderDataset,
+    Sample,
+    open_folder,
+)
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.labels import CocoLabel, LabelMaps, label_problems
 from deeplab2_edge.errors import DataError
@@ -193,6 +198,14 @@ def check_folder(
         report.add_problem(root, str(error))
         return report
     report.start(folder.info)
+    is_described = dataset is not None or (Path(root) / DESCRIPTION_NAME).is_file()
+    if is_described and not folder.is_labelled:
+        report.add_problem(
+            root,
+            f"{len(folder.samples)} images and no label at all; labels belong into "
+            "labels/*.png beside images/, or into a COCO panoptic.json: is it the "
+            "right folder?",
+        )
     samples = progress(
         folder.samples, total=len(folder.samples), label="checking", quiet=quiet
     )

@@ -1,6 +1,7 @@
 """The training loop: learns, resumes after a kill, refuses what cannot work."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,13 @@ import pytest
 
 from deeplab2_edge import synth
 from deeplab2_edge.config import ExperimentOptions, format_config, load_config
-from deeplab2_edge.errors import CheckpointError, ConfigError, DeepLabEdgeError
+from deeplab2_edge.datasets.registry import get_dataset, save_description
+from deeplab2_edge.errors import (
+    CheckpointError,
+    ConfigError,
+    DeepLabEdgeError,
+    UsageError,
+)
 from deeplab2_edge.images import encode_png
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
@@ -137,8 +144,10 @@ def test_training_resumes_and_lowers_the_loss(
     again = trainer.train(config, tmp_path, quiet=True)
     assert again.first_step == again.last_step == 30
     other = experiment(record_pattern, **{"model_options.decoder.decoder_channels": 16})
+    stored = (tmp_path / "run" / "config.textproto").read_text()
     with pytest.raises(CheckpointError, match="does not fit this experiment"):
         trainer.train(other, tmp_path, quiet=True)
+    assert (tmp_path / "run" / "config.textproto").read_text() == stored
 
 
 def test_a_loss_that_is_never_finite_stops_the_run(
@@ -150,6 +159,40 @@ def test_a_loss_that_is_never_finite_stops_the_run(
     )
     with pytest.raises(DeepLabEdgeError, match="not finite in every step"):
         trainer.train(config, tmp_path, quiet=True)
+
+
+def test_records_of_other_classes_are_refused(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for shard in Path(record_pattern).parent.glob("*.tfrecord"):
+        shutil.copy(shard, folder)
+    save_description(get_dataset("cityscapes_panoptic"), folder / "dataset.json")
+    config = experiment(f"{folder}/train-*.tfrecord")
+    with pytest.raises(ConfigError, match="other class_names: set train_dataset"):
+        trainer.train(config, tmp_path, quiet=True)
+
+
+def test_a_checkpoint_of_other_classes_names_the_cure(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    config = experiment(record_pattern)
+    head = "model_options.panoptic_deeplab.semantic_head.output_channels"
+    other = trainer.build_model(
+        experiment(record_pattern, **{head: 5}), input_size=SIZE
+    )
+    prefix = checkpoints.save_weights(other, tmp_path / "other" / "ckpt")
+    config = experiment(record_pattern, **{"model_options.initial_checkpoint": prefix})
+    with pytest.raises(CheckpointError, match="restore_semantic_last_layer"):
+        trainer.train(config, tmp_path, quiet=True)
+
+
+def test_a_step_to_stop_at_below_one_is_refused(
+    record_pattern: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="must be at least 1"):
+        trainer.train(experiment(record_pattern), tmp_path, stop_after=0)
 
 
 def test_an_unfilled_placeholder_is_named(tmp_path: Path) -> None:
