@@ -162,3 +162,10 @@ def test_report_shows_the_first_problems_only(root: Path) -> None:
     text = format_report(check_folder(root, quiet=True))
     assert "30 problems:" in text
     assert "... and 10 more" in text
+
+
+def test_described_images_without_any_label_are_a_problem(root: Path) -> None:
+    (root / "labels").rename(root / "masks")
+    name, message = only_problem(root)
+    assert name == "."
+    assert "2 images and no label at all" in message and "labels/*.png" in message
