@@ -44,6 +44,8 @@ def main() -> None:
         in_float = json.loads(run_command("evaluate", args.checkpoint, *data))
         in_int8 = json.loads(run_command("evaluate", model, *data))
         size = Path(model).stat().st_size
+    # Labels hold the path of a temporary file.
+    in_float["label"], in_int8["label"] = "float", "int8"
     figures = {
         name: _points(report)
         for name, report in (("float", in_float), ("int8", in_int8))
@@ -54,7 +56,7 @@ def main() -> None:
         "int8_bytes": size,
         "percent": figures,
         "drop": {
-            name: figures["float"][name] - figures["int8"][name]
+            name: round(figures["float"][name] - figures["int8"][name], 2)
             for name in figures["float"]
         },
         "reports": {"float": in_float, "int8": in_int8},

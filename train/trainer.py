@@ -43,6 +43,7 @@ from deeplab2_edge.train.step import SKIPPED, make_train_step
 from deeplab2_edge.train.summaries import SummaryWriter
 
 tf = require("tensorflow", extra="train")
+tf_keras = require("tf_keras", extra="train")
 
 # Published rule: which root items a flag of the configuration leaves out.
 _SEMANTIC_LAST_LAYER = ("semantic_last_layer",)
@@ -117,7 +118,8 @@ def train(
         raise UsageError(f"the step to stop at is {stop_after}; must be at least 1")
     _check_classes(config, info)
     output_dir = ensure_output_dir(Path(model_dir) / config.experiment_name)
-    tf.random.set_seed(seed)
+    # TensorFlow's own seed does not reach Keras' initializers.
+    tf_keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     run = _Run(config, info, output_dir, seed)
