@@ -58,6 +58,8 @@ from deeplab2_edge.samples import SYNTHETIC
 
 METRICS = ("pq", "miou")
 REPORT_SUFFIX = ".report.json"
+# Below this many calibration images the user is told.
+_FEW_IMAGES = 20
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
 
@@ -211,6 +213,11 @@ def convert_checkpoint(
         model,
         provenance=describe_provenance(config, options.checkpoint, prefix),
     )
+    if calibration_set is not None and len(calibration_set.samples) < _FEW_IMAGES:
+        notes.append(
+            f"calibrated with {len(calibration_set.samples)} images; ranges settle "
+            f"with {_FEW_IMAGES} and more"
+        )
     _say("converting", quiet)
     converted = convert_model(
         model,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError, UsageError
-from deeplab2_edge.images import IMAGE_SUFFIXES, read_image, write_png
+from deeplab2_edge.images import read_image, write_png
 from deeplab2_edge.model_file import ModelFile, read_model_file
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.draw import put_text, text_size
@@ -24,6 +24,7 @@ from deeplab2_edge.runtime.machine import (
     temperature_c,
 )
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from deeplab2_edge.runtime.sources import folder_images
 from deeplab2_edge.runtime.timing import STAGES, StageTimer
 
 SCHEMA_VERSION = 1
@@ -316,13 +317,7 @@ def _image_paths(inputs: Sequence[str]) -> list[Path]:
         path = Path(text)
         if not path.exists():
             raise DataError(f"{text}: no such image or folder")
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise DataError(f"{text}: the folder has no images")
-        paths += found
+        paths += folder_images(path) if path.is_dir() else [path]
     return paths
 
 

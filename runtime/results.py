@@ -99,6 +99,11 @@ class PanopticResult:
                 )
             array.setflags(write=False)
 
+    def __repr__(self) -> str:
+        height, width = self.panoptic.shape
+        names = ", ".join(segment.class_name for segment in self.segments)
+        return f"PanopticResult({height}x{width}: {names or 'no segments'})"
+
     @functools.cached_property
     def segment_map(self) -> NDArray[np.uint16]:
         """`[H, W]`: `n + 1` on the pixels of `segments[n]`, 0 on void."""

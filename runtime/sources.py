@@ -115,17 +115,27 @@ def open_sources(inputs: Sequence[str]) -> list[Source]:
     return sources
 
 
+def folder_images(folder: Path) -> list[Path]:
+    """Lists the images of a folder, or of its folder `images`, sorted by name.
+
+    Raises:
+        DataError: If there are none.
+    """
+    for place in (folder, folder / "images"):
+        entries = place.iterdir() if place.is_dir() else ()
+        found = sorted(e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES)
+        if found:
+            return found
+    raise DataError(
+        f"{folder}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}), nor has a "
+        "folder images/ in it"
+    )
+
+
 def _expand(text: str) -> list[tuple[str, str]]:
     path = Path(text)
     if path.is_dir():
-        images = sorted(
-            entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES
-        )
-        if not images:
-            raise DataError(
-                f"{text}: the folder has no images ({', '.join(IMAGE_SUFFIXES)})"
-            )
-        return [(str(image), "image") for image in images]
+        return [(str(image), "image") for image in folder_images(path)]
     if path.exists():
         suffix = path.suffix.lower()
         if suffix in VIDEO_SUFFIXES:

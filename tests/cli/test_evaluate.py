@@ -64,7 +64,7 @@ def test_the_table_names_classes(
         ({"model": "nowhere.tflite"}, "nowhere.tflite"),
         pytest.param(
             {"model": "nowhere"},
-            "give the experiment of the checkpoint with --config",
+            "nowhere: no such checkpoint",
             marks=pytest.mark.skipif(
                 not HAS_TENSORFLOW, reason="install deeplab2-edge[train]"
             ),

@@ -97,3 +97,9 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
 def test_camera_that_is_not_there_is_named() -> None:
     with pytest.raises(DataError, match="camera 99 cannot be opened"):
         open_sources(["99"])
+
+
+def test_a_folder_of_a_data_set_gives_its_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_png(tmp_path / "images" / "a.png", np.zeros((4, 5, 3), np.uint8))
+    assert [source.stem for source in open_sources([str(tmp_path)])] == ["a"]
