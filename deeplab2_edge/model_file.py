@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError
+from deeplab2_edge.errors import DataError, DeepLabEdgeError, ModelFileError
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.panoptic import MergeSettings
 
@@ -228,6 +228,22 @@ class ModelMetadata:
         """(height, width) of the heads."""
         height, width = self.canvas
         return (height - 1) // self.head_stride + 1, (width - 1) // self.head_stride + 1
+
+    def check_canvas(self, canvas: NDArray[np.uint8]) -> None:
+        """Refuses what this model cannot take.
+
+        Args:
+            canvas: uint8 `[H, W, 3]`, RGB, of the size of `canvas`.
+
+        Raises:
+            DataError: If it has another shape or type.
+        """
+        expected = (*self.canvas, 3)
+        if canvas.shape != expected or canvas.dtype != np.uint8:
+            raise DataError(
+                f"canvas is {canvas.dtype} {list(canvas.shape)}; this model takes "
+                f"uint8 {list(expected)}"
+            )
 
     def to_json(self) -> str:
         """Writes the metadata as a JSON document."""

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.errors import (
-    DataError,
     MissingExtraError,
     ModelFileError,
     UsageError,
@@ -135,23 +134,12 @@ class LiteRtEngine:
         return bool(np.issubdtype(dtype, np.integer))
 
     def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        """Runs the network.
-
-        Args:
-            canvas: uint8 `[H, W, 3]`, RGB, of the size in the metadata.
+        """Runs the network on a canvas that `ModelMetadata.check_canvas` accepts.
 
         Returns:
             Heads as float32, at the network's own resolution.
-
-        Raises:
-            DataError: If the canvas has another shape or type.
         """
-        expected = (*self.metadata.canvas, 3)
-        if canvas.shape != expected or canvas.dtype != np.uint8:
-            raise DataError(
-                f"canvas is {canvas.dtype} {list(canvas.shape)}; this model takes "
-                f"uint8 {list(expected)}"
-            )
+        self.metadata.check_canvas(canvas)
         with self._lock:
             self._fill_input(canvas)
             self._interpreter.invoke()

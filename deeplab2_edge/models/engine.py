@@ -16,7 +16,7 @@ from deeplab2_edge import keys
 from deeplab2_edge.checkpoints import load_weights
 from deeplab2_edge.config import DatasetOptions, ExperimentOptions
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
-from deeplab2_edge.errors import ConfigError, DataError
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.model_file import HEAD_KEYS, InputSpec, ModelMetadata, ResizeRule
 from deeplab2_edge.models.build import build_model
 from deeplab2_edge.optional import require
@@ -44,23 +44,12 @@ class KerasEngine:
         )
 
     def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        """Runs the network.
-
-        Args:
-            canvas: uint8 `[H, W, 3]`, RGB, of the size in the metadata.
+        """Runs the network on a canvas that `ModelMetadata.check_canvas` accepts.
 
         Returns:
             Heads as float32, at the network's own resolution.
-
-        Raises:
-            DataError: If the canvas has another shape or type.
         """
-        expected = (*self.metadata.canvas, 3)
-        if canvas.shape != expected or canvas.dtype != np.uint8:
-            raise DataError(
-                f"canvas is {canvas.dtype} {list(canvas.shape)}; this model takes "
-                f"uint8 {list(expected)}"
-            )
+        self.metadata.check_canvas(canvas)
         outputs = self._network(canvas[np.newaxis])
         heads = {name: outputs[name].numpy()[0] for name in HEAD_KEYS}
         return Heads(
