@@ -89,7 +89,7 @@ def _pick(
         # Scenes are independent; the images of a folder may be frames of one drive.
         picks = np.linspace(0, len(samples) - 1, count).round().astype(int)
         samples = [samples[i] for i in (range(count) if is_synthetic else picks)]
-    has_labels = _has_same_classes(found.info, info)
+    has_labels = found.info.label_difference(info) is None
     notes: tuple[str, ...] = ()
     if not has_labels and found.info.num_classes > 1:
         notes = (
@@ -117,10 +117,3 @@ def _open(
             )
         except (ConfigError, DataError):
             raise error from None
-
-
-def _has_same_classes(found: DatasetInfo, wanted: DatasetInfo) -> bool:
-    return all(
-        getattr(found, name) == getattr(wanted, name)
-        for name in ("class_names", "thing_ids", "label_divisor", "ignore_label")
-    )

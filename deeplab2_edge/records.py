@@ -373,23 +373,39 @@ def read_record(path: str | os.PathLike[str], offset: int, *, where: str) -> byt
     Raises:
         DataError: If it is damaged; names `where`.
     """
-    signature = {"output_types": [tf.string], "output_shapes": [[]]}
     try:
-        remaining = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[str(path)],
-            compression_type="",
-            buffer_size=tf.constant(0, tf.int64),  # reads one record, not ahead
-            byte_offsets=tf.constant([offset], tf.int64),
-        )
-        first = tf.raw_ops.TakeDataset(
-            input_dataset=remaining, count=tf.constant(1, tf.int64), **signature
-        )
-        element = tf.raw_ops.DatasetToSingleElement(dataset=first, **signature)
+        record = record_at(str(path), tf.constant(offset, tf.int64))
     except tf.errors.OpError as error:
         raise DataError(
             f"{where} is damaged (wrong checksum); copy the file again or write it anew"
         ) from error
-    return bytes(element[0].numpy())
+    return bytes(record.numpy())
+
+
+def record_at(path: Any, offset: Any) -> Any:
+    """Reads the record that begins at an offset; may be traced.
+
+    Args:
+        path: Scalar string tensor, or a string.
+        offset: Scalar int64 tensor, see `record_offsets`.
+
+    Returns:
+        Scalar string tensor, its checksum verified.
+
+    Raises:
+        tf.errors.DataLossError: If the checksum is wrong.
+    """
+    remaining = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path],
+        compression_type="",
+        buffer_size=tf.constant(0, tf.int64),  # reads one record, not ahead
+        byte_offsets=[offset],
+    )
+    signature = {"output_types": [tf.string], "output_shapes": [[]]}
+    first = tf.raw_ops.TakeDataset(
+        input_dataset=remaining, count=tf.constant(1, tf.int64), **signature
+    )
+    return tf.raw_ops.DatasetToSingleElement(dataset=first, **signature)[0]
 
 
 def check_records(

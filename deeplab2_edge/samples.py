@@ -4,6 +4,7 @@ Commands that look at images one by one (evaluation, calibration, verification) 
 all three kinds through the same samples.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +53,21 @@ class RecordSample:
 
     def load_image(self) -> NDArray[np.uint8]:
         """Returns `[H, W, 3]` RGB."""
-        image: NDArray[np.uint8] = self._decode()["image"]
+        image: NDArray[np.uint8] = _decode(self)["image"].copy()
         return image
 
     def load_panoptic(self) -> NDArray[np.int32] | None:
         """Returns `[H, W]` panoptic ids, None if the record has no label."""
-        label = self._decode().get("label")
-        return None if label is None else np.asarray(label[..., 0], np.int32)
+        label = _decode(self).get("label")
+        return None if label is None else np.array(label[..., 0], np.int32)
 
-    def _decode(self) -> dict[str, Any]:
-        from deeplab2_edge import records  # needs TensorFlow, folders do not
 
-        serialized = records.read_record(self.path, self.offset, where=self.name)
-        return records.decode_example(serialized, where=self.name)
+@functools.lru_cache(maxsize=1)  # image and label are asked for one after the other
+def _decode(sample: RecordSample) -> dict[str, Any]:
+    from deeplab2_edge import records  # needs TensorFlow, folders do not
+
+    serialized = records.read_record(sample.path, sample.offset, where=sample.name)
+    return records.decode_example(serialized, where=sample.name)
 
 
 def open_samples(

@@ -325,15 +325,13 @@ def _check_classes(config: ExperimentOptions, info: DatasetInfo) -> None:
         if not description.is_file():
             continue
         found = load_description(description)
-        fields = ("class_names", "thing_ids", "ignore_label", "label_divisor")
-        for field in fields:
-            wanted, stored = getattr(info, field), getattr(found, field)
-            if wanted != stored:
-                raise ConfigError(
-                    f"train_dataset_options.dataset is {info.name!r}, but "
-                    f"{description} describes {found.name!r} with other {field}: "
-                    f"set train_dataset_options.dataset={description}"
-                )
+        difference = found.label_difference(info)
+        if difference is not None:
+            raise ConfigError(
+                f"train_dataset_options.dataset is {info.name!r}, but "
+                f"{description} describes {found.name!r} with other {difference}: "
+                f"set train_dataset_options.dataset={description}"
+            )
 
 
 def _remember_config(config: ExperimentOptions, output_dir: Path) -> None:

@@ -69,6 +69,13 @@ class DatasetInfo:
         neither = {*self.thing_ids, self.ignore_label}
         return tuple(i for i in range(self.num_classes) if i not in neither)
 
+    def label_difference(self, other: "DatasetInfo") -> str | None:
+        """Returns the first field by which labels mean something else, or None."""
+        for field in ("class_names", "thing_ids", "ignore_label", "label_divisor"):
+            if getattr(self, field) != getattr(other, field):
+                return field
+        return None
+
 
 def info_from_rows(
     name: str,

@@ -55,17 +55,7 @@ class RecordIndex:
         byte_offsets = tf.constant(self.byte_offsets, tf.int64)
 
         def read(number: Any) -> Any:
-            remaining = tf.raw_ops.TFRecordDatasetV2(
-                filenames=[files[file_numbers[number]]],
-                compression_type="",
-                buffer_size=tf.constant(0, tf.int64),  # reads one record, not ahead
-                byte_offsets=[byte_offsets[number]],
-            )
-            signature = {"output_types": [tf.string], "output_shapes": [[]]}
-            first = tf.raw_ops.TakeDataset(
-                input_dataset=remaining, count=tf.constant(1, tf.int64), **signature
-            )
-            return tf.raw_ops.DatasetToSingleElement(dataset=first, **signature)[0]
+            return records.record_at(files[file_numbers[number]], byte_offsets[number])
 
         return read
 
