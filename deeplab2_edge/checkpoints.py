@@ -20,6 +20,7 @@ from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
+tf_keras: Any = require("tf_keras", extra="train")
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Another trainer of the same models stores the encoder below this prefix.
@@ -58,13 +59,17 @@ class LoadReport:
 def variable_paths(model: Any) -> dict[str, Any]:
     """Maps checkpoint paths to the variables of a model.
 
+    Layers inside layers (and models inside models) carry their whole path as name,
+    too, so it does not matter how deep a variable lies.
+
     Returns:
         `{"encoder/_blocks/0/_conv/kernel": variable, ...}`.
     """
+    layers = [m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)]
     return {
         f"{layer.name}/{_leaf(variable)}": variable
-        for layer in model.layers
-        for variable in layer.weights
+        for layer in layers
+        for variable in _own_variables(layer)
     }
 
 
@@ -220,6 +225,17 @@ class _Node(tf.Module):  # type: ignore[misc]
 class _Stored:
     key: str
     shape: tuple[int, ...] = field(default=())
+
+
+def _own_variables(layer: Any) -> list[Any]:
+    """Returns the variables a layer made itself, not those of layers inside it."""
+    inner = {
+        id(variable)
+        for part in layer.submodules
+        if isinstance(part, tf_keras.layers.Layer)
+        for variable in part.weights
+    }
+    return [variable for variable in layer.weights if id(variable) not in inner]
 
 
 def _leaf(variable: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from deeplab2_edge import keys
 from deeplab2_edge.config import SolverOptions
-from deeplab2_edge.layers.dropout import ReplayableDropout
+from deeplab2_edge.layers.dropout import Replayable
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.losses.total import TOTAL_LOSS
@@ -42,8 +42,8 @@ def make_train_step(
         From a batch of targets to the batch mean of every loss (unweighted mean, the
         weights of the terms applied) and `skipped`, 1.0 if the update was left out.
     """
-    for layer in model.layers:
-        if isinstance(layer, ReplayableDropout):
+    for layer in model.submodules:
+        if isinstance(layer, Replayable):
             layer.seed_source = global_step.read_value
     size = tuple(model.input.shape[1:3])
     variables = [variable for group in groups for variable in group.variables]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deeplab2_edge.layers.conv import LayerDefaults, conv, depthwise_conv
+from deeplab2_edge.layers.conv import conv, depthwise_conv
+from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.squeeze_excite import squeeze_excite
 from deeplab2_edge.optional import require
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from deeplab2_edge.config import DecoderOptions, HeadOptions, LowLevelOptions
 from deeplab2_edge.layers.aspp import aspp
-from deeplab2_edge.layers.conv import LayerDefaults, biased_conv, conv, separable_conv
+from deeplab2_edge.layers.conv import biased_conv, conv, separable_conv
+from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.resize import resize_like
 from deeplab2_edge.optional import require
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deeplab2_edge.layers.conv import LayerDefaults, conv
+from deeplab2_edge.layers.conv import conv
+from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import ReplayableDropout
 from deeplab2_edge.layers.resize import resize_like
 from deeplab2_edge.optional import require

@@ -5,10 +5,11 @@ and convolves without padding, with `k` the effective (dilated) kernel size: on 
 sizes this differs from SAME, and published weights expect it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from deeplab2_edge.layers.activations import activate
+from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
@@ -34,26 +35,6 @@ class AtrousConv2D(tf_keras.layers.Conv2D):  # type: ignore[misc]
         )
 
 
-@dataclass(frozen=True)
-class LayerDefaults:
-    """What all layers of one model share.
-
-    Attributes:
-        batch_norm_momentum: Momentum of the moving statistics.
-        batch_norm_epsilon: Added to the variance; 1e-5 in some published configs.
-        synchronize_batch_norm: Average batch statistics over the replicas of a
-            distribution strategy.
-        hard_swish: `"fused"` for `x * relu6(x + 3) / 6`, which LiteRT turns into one
-            HARD_SWISH op; `"decomposed"` for `(x / 6) * relu6(x + 3)`, which it keeps
-            as ADD and MUL. The values are the same; see `activations`.
-    """
-
-    batch_norm_momentum: float = 0.99
-    batch_norm_epsilon: float = 0.001
-    synchronize_batch_norm: bool = False
-    hard_swish: str = "fused"
-
-
 def conv(
     x: Any,
     path: str,
@@ -64,6 +45,7 @@ def conv(
     stride: int = 1,
     rate: int = 1,
     activation: str = "relu",
+    gamma: float = 1.0,
 ) -> Any:
     """Adds convolution, batch normalization and activation.
 
@@ -76,6 +58,7 @@ def conv(
         stride: 1 or 2.
         rate: Dilation.
         activation: Name of an activation, `"none"` for a linear output.
+        gamma: First scale of the normalization.
 
     Returns:
         `[B, ceil(H / stride), ceil(W / stride), filters]`.
@@ -92,7 +75,41 @@ def conv(
         kernel_initializer="he_normal",
         name=f"{path}/_conv",
     )(x)
-    return _normalize_and_activate(x, path, activation, defaults)
+    return _normalize_and_activate(x, path, activation, defaults, gamma)
+
+
+def conv1d(
+    x: Any,
+    path: str,
+    filters: int,
+    *,
+    defaults: LayerDefaults,
+    activation: str = "relu",
+    gamma: float = 1.0,
+    kernel_initializer: Any = "he_normal",
+) -> Any:
+    """Adds a map of every element of a sequence, normalization and activation.
+
+    Args:
+        x: `[B, L, C]`.
+        path: Checkpoint path.
+        filters: Output channels.
+        defaults: What all layers share.
+        activation: Name of an activation, `"none"` for a linear output.
+        gamma: First scale of the normalization.
+        kernel_initializer: Of the kernel `[1, C, filters]`.
+
+    Returns:
+        `[B, L, filters]`.
+    """
+    x = tf_keras.layers.Conv1D(
+        filters,
+        1,
+        use_bias=False,
+        kernel_initializer=kernel_initializer,
+        name=f"{path}/_conv",
+    )(x)
+    return _normalize_and_activate(x, path, activation, defaults, gamma)
 
 
 def depthwise_conv(
@@ -132,8 +149,17 @@ def separable_conv(
     return conv(x, f"{path}/_pointwise", filters, defaults=defaults)
 
 
-def biased_conv(x: Any, path: str, filters: int) -> Any:
+def biased_conv(
+    x: Any, path: str, filters: int, *, kernel_initializer: Any = None
+) -> Any:
     """Adds the plain 1x1 convolution with bias that closes a head.
+
+    Args:
+        x: `[B, H, W, C]`.
+        path: Checkpoint path.
+        filters: Output channels.
+        kernel_initializer: By default a normal one of standard deviation 0.01, which
+            makes a head start near its bias.
 
     Returns:
         `[B, H, W, filters]`, not activated.
@@ -141,7 +167,8 @@ def biased_conv(x: Any, path: str, filters: int) -> Any:
     return tf_keras.layers.Conv2D(
         filters,
         1,
-        kernel_initializer=tf_keras.initializers.TruncatedNormal(stddev=0.01),
+        kernel_initializer=kernel_initializer
+        or tf_keras.initializers.TruncatedNormal(stddev=0.01),
         name=path,
     )(x)
 
@@ -154,12 +181,7 @@ def _pad_if_strided(x: Any, path: str, kernel_size: int, stride: int, rate: int)
 
 
 def _normalize_and_activate(
-    x: Any, path: str, activation: str, defaults: LayerDefaults
+    x: Any, path: str, activation: str, defaults: LayerDefaults, gamma: float = 1.0
 ) -> Any:
-    x = tf_keras.layers.BatchNormalization(
-        momentum=defaults.batch_norm_momentum,
-        epsilon=defaults.batch_norm_epsilon,
-        synchronized=defaults.synchronize_batch_norm,
-        name=f"{path}/_batch_norm",
-    )(x)
+    x = batch_norm(f"{path}/_batch_norm", defaults, gamma=gamma)(x)
     return activate(x, f"{path}/_activation", activation, defaults.hard_swish)

@@ -1,4 +1,4 @@
-"""Dropout that a resumed training run repeats exactly."""
+"""Randomness in training that a resumed run repeats exactly."""
 
 import zlib
 from collections.abc import Callable
@@ -10,11 +10,10 @@ tf: Any = require("tensorflow", extra="train")
 tf_keras: Any = require("tf_keras", extra="train")
 
 
-@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
-class ReplayableDropout(tf_keras.layers.Layer):  # type: ignore[misc]
-    """Drops units with a mask that depends on the training step alone.
+class Replayable(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Draws from a stream that depends on the training step alone.
 
-    Keras' own layer draws from a hidden generator, which no checkpoint holds: a run
+    Keras' own layers draw from a hidden generator, which no checkpoint holds: a run
     that was killed and resumed would see other masks than an uninterrupted one.
 
     Attributes:
@@ -22,20 +21,66 @@ class ReplayableDropout(tf_keras.layers.Layer):  # type: ignore[misc]
             trainer's global step. Without it masks are drawn at random.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed_source: Callable[[], Any] | None = None
+
+    def uniform(self, shape: Any) -> Any:
+        """Draws float32 numbers in [0, 1)."""
+        if self.seed_source is None:
+            return tf.random.uniform(shape)
+        # One stream per layer: the layer's name picks it.
+        name = zlib.crc32(self.name.encode())
+        seed = tf.stack([tf.constant(name, tf.int64), self.seed_source()])
+        return tf.random.stateless_uniform(shape, seed=seed)
+
+
+@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
+class ReplayableDropout(Replayable):
+    """Drops units with a mask that depends on the training step alone."""
+
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = rate
-        self.seed_source: Callable[[], Any] | None = None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if not training:
             return inputs
-        if self.seed_source is None:
-            return tf.nn.dropout(inputs, self.rate)
-        # One stream per layer: the layer's name picks it.
-        name = zlib.crc32(self.name.encode())
-        seed = tf.stack([tf.constant(name, tf.int64), self.seed_source()])
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=seed)
+        kept = tf.cast(self.uniform(tf.shape(inputs)) >= self.rate, inputs.dtype)
+        return inputs * (kept / (1.0 - self.rate))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
+
+
+@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
+class DropPath(Replayable):
+    """Silences a residual branch for some samples of a batch (stochastic depth).
+
+    A kept sample is scaled by `1 / keep_prob`.
+
+    Args:
+        keep_prob: Probability in (0, 1] that a sample keeps the branch.
+
+    References:
+        Huang et al., Deep Networks with Stochastic Depth, arXiv:1603.09382.
+    """
+
+    def __init__(self, keep_prob: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_prob = keep_prob
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if not training:
+            return inputs
+        shape = tf.concat([tf.shape(inputs)[:1], [1] * (inputs.shape.rank - 1)], axis=0)
+        kept = tf.cast(self.uniform(shape) < self.keep_prob, inputs.dtype)
+        return inputs * (kept / self.keep_prob)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "keep_prob": self.keep_prob}
+
+
+def drop_path(x: Any, name: str, keep_prob: float) -> Any:
+    """Adds `DropPath`, or nothing where every sample is kept."""
+    return x if keep_prob == 1.0 else DropPath(keep_prob, name=name)(x)

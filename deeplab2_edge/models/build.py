@@ -13,7 +13,7 @@ from deeplab2_edge.config import (
 )
 from deeplab2_edge.decoders.panoptic import build_decoder, build_head
 from deeplab2_edge.errors import ConfigError
-from deeplab2_edge.layers.conv import LayerDefaults
+from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.optional import require
 
 tf_keras = require("tf_keras", extra="train")

@@ -1,0 +1,26 @@
+"""What all layers of one model share."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerDefaults:
+    """Holds what is decided once for a whole model.
+
+    Attributes:
+        batch_norm_momentum: Momentum of the moving statistics.
+        batch_norm_epsilon: Added to the variance; 1e-5 in some published configs.
+        synchronize_batch_norm: Average batch statistics over the replicas of a
+            distribution strategy.
+        hard_swish: `"fused"` for `x * relu6(x + 3) / 6`, which LiteRT turns into one
+            HARD_SWISH op; `"decomposed"` for `(x / 6) * relu6(x + 3)`, which it keeps
+            as ADD and MUL. The values are the same; see `activations`.
+        recompute: Keep only the inputs of each residual block during training and
+            compute the rest again for the gradient: less memory, a third more time.
+    """
+
+    batch_norm_momentum: float = 0.99
+    batch_norm_epsilon: float = 0.001
+    synchronize_batch_norm: bool = False
+    hard_swish: str = "fused"
+    recompute: bool = False
