@@ -426,14 +426,7 @@ def check_records(
         ConfigError: If `dataset.json` is wrong.
     """
     files = list_record_files(root)
-    if dataset is None:
-        description = files[0].parent / DESCRIPTION_NAME
-        if not description.is_file():
-            raise DataError(
-                f"{root}: nothing tells the classes of these records; name a data set "
-                f"or put {DESCRIPTION_NAME} beside them"
-            )
-        dataset = load_description(description)
+    dataset = dataset or read_description(files[0].parent)
     report = CheckReport(str(root))
     report.start(dataset)
     counts = {}
@@ -454,6 +447,22 @@ def check_records(
         _check_record(record, f"{path}[{index}]", dataset, report)
     report.finish()
     return report
+
+
+def read_description(folder: Path) -> DatasetInfo:
+    """Reads the classes of records from the `dataset.json` beside them.
+
+    Raises:
+        DataError: If there is none.
+        ConfigError: If it is wrong.
+    """
+    description = folder / DESCRIPTION_NAME
+    if not description.is_file():
+        raise DataError(
+            f"{folder}: {DESCRIPTION_NAME} is missing, which names the classes of the "
+            "records; name a data set, or copy the file from where they were written"
+        )
+    return load_description(description)
 
 
 def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, SampleLike, open_folder
-from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset, load_description
+from deeplab2_edge.datasets.folders import SampleLike, open_folder
+from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import DataError, UsageError
 
 # Stands where a path is expected; `synthetic:train` picks the other split.
@@ -97,7 +97,7 @@ def open_samples(
         return _open_synthetic(text, limit or _DEFAULT_SCENES, synthetic_size)
     files = _record_files(text)
     if files:
-        found = SampleSet(_record_info(files[0].parent, dataset), _list_records(files))
+        found = _open_records(files, dataset)
     else:
         folder = open_folder(location, dataset)
         found = SampleSet(folder.info, folder.samples)
@@ -126,21 +126,10 @@ def _record_files(location: str) -> list[Path]:
     return sorted(path.parent.glob(path.name)) if "*" in path.name else []
 
 
-def _record_info(folder: Path, dataset: DatasetInfo | None) -> DatasetInfo:
-    if dataset is not None:
-        return dataset
-    description = folder / DESCRIPTION_NAME
-    if not description.is_file():
-        raise DataError(
-            f"{folder}: {DESCRIPTION_NAME} is missing, which names the classes of the "
-            "records; name a data set, or copy the file from where they were written"
-        )
-    return load_description(description)
-
-
-def _list_records(files: Sequence[Path]) -> list[SampleLike]:
+def _open_records(files: Sequence[Path], dataset: DatasetInfo | None) -> SampleSet:
     from deeplab2_edge import records
 
+    info = dataset or records.read_description(files[0].parent)
     found: list[SampleLike] = [
         RecordSample(f"{path}: record {number}", path, offset)
         for path in files
@@ -148,7 +137,7 @@ def _list_records(files: Sequence[Path]) -> list[SampleLike]:
     ]
     if not found:
         raise DataError(f"{files[0].parent}: the record files hold no records")
-    return found
+    return SampleSet(info, found)
 
 
 def _spread(samples: Sequence[SampleLike], limit: int | None) -> Sequence[SampleLike]:

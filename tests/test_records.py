@@ -257,7 +257,7 @@ def test_check_counts_records_and_tells_their_problems(tmp_path: Path) -> None:
     assert first.file == f"{path}[1]"
     assert first.message.startswith("next_label: 8 pixels hold class 77")
     assert second.message.startswith("has no label")
-    with pytest.raises(DataError, match=r"put dataset\.json beside them"):
+    with pytest.raises(DataError, match=r"dataset\.json is missing"):
         records.check_records(tmp_path, quiet=True)
 
 
