@@ -8,6 +8,7 @@ value that would do.
 
 from collections.abc import Callable, Iterable
 
+from deeplab2_edge.config.backbones import backbone_info, unknown_backbone
 from deeplab2_edge.config.schema import (
     META_ARCHITECTURES,
     DatasetOptions,
@@ -27,23 +28,7 @@ from deeplab2_edge.config.textformat import nearest
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConfigError
 
-BACKBONES = (
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "resnet50",
-    "resnet50_beta",
-    "wide_resnet41",
-    "swidernet",
-    "axial_swidernet",
-    "axial_resnet_s",
-    "axial_resnet_l",
-    "axial_deeplab_s",
-    "axial_deeplab_l",
-    "max_deeplab_s",
-    "max_deeplab_l",
-    "max_deeplab_s_backbone",
-    "max_deeplab_l_backbone",
-)
+_OUTPUT_STRIDES = (4, 8, 16, 32)
 _CONV_TYPES = ("depthwise_separable_conv", "standard_conv")
 _PASTE_OPTIONS = ("random", "none", "all")
 _POLICIES = (
@@ -173,6 +158,11 @@ def _shown(value: object) -> str:
     return f"{value:.7g}" if isinstance(value, float) else repr(value)
 
 
+def _either(values: Iterable[object]) -> str:
+    *most, last = (str(value) for value in values)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _is_positive(number: float) -> bool:
     return number > 0
 
@@ -242,17 +232,16 @@ def _check_model(model: ModelOptions, report: _Report) -> None:
 
 def _check_backbone(model: ModelOptions, report: _Report) -> None:
     backbone, path = model.backbone, "model_options.backbone"
-    name = backbone.name.lower()
+    info = backbone_info(backbone.name)
+    if fault := unknown_backbone(backbone.name):
+        report.add(backbone, path, "name", f"is {backbone.name!r}; {fault}")
+    strides = info.output_strides if info is not None else _OUTPUT_STRIDES
     report.expect(
-        name in BACKBONES,
+        backbone.output_stride in strides,
         backbone,
         path,
-        "name",
-        f"one of {', '.join(BACKBONES)}{nearest(name, BACKBONES)}",
-    )
-    stride = backbone.output_stride
-    report.expect(
-        stride in (4, 8, 16, 32), backbone, path, "output_stride", "4, 8, 16 or 32"
+        "output_stride",
+        f"{_either(strides)} with {backbone.name}",
     )
     report.choice(backbone, path, "drop_path_schedule", ("constant", "linear"))
     report.expect(
@@ -271,7 +260,7 @@ def _check_backbone(model: ModelOptions, report: _Report) -> None:
         "backbone_width_multiplier",
         "backbone_layer_multiplier",
     )
-    if "mobilenet" in name:
+    if info is not None and info.family == "mobilenet_v3":
         for field, needed in (
             ("use_squeeze_and_excite", True),
             ("drop_path_keep_prob", 1.0),

@@ -92,7 +92,7 @@ A, V = "train_dataset_options.augmentations", "evaluator_options"
     ("path", "value", "message"),
     [
         (f"{M}.backbone.name", "mobilenet_v3_smal", "did you mean mobilenet_v3_small"),
-        (f"{M}.backbone.name", "kmax_resnet50", "is 'kmax_resnet50'; expected one of"),
+        (f"{M}.backbone.name", "kmax_resnet50", "kMaX-DeepLab is outside this"),
         (f"{M}.backbone.output_stride", 12, "is 12; expected 4, 8, 16 or 32"),
         (f"{M}.backbone.use_squeeze_and_excite", False, "expected true with MobileNet"),
         (f"{M}.backbone.drop_path_keep_prob", 0.8, "is 0.8; expected 1 with MobileNet"),
