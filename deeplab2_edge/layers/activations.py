@@ -33,6 +33,17 @@ class HardSwish(tf_keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "form": self.form}
 
 
+@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
+class HardSigmoid(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Computes `relu6(x + 3) * 0.16667`.
+
+    The rounded constant is that of the published weights: 1.00002 where it saturates.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        return tf.nn.relu6(inputs + 3.0) * 0.16667
+
+
 def activate(x: Any, name: str, activation: str, hard_swish: str) -> Any:
     """Adds the activation called `activation` as a layer called `name`."""
     if activation == "none":
@@ -41,4 +52,6 @@ def activate(x: Any, name: str, activation: str, hard_swish: str) -> Any:
         return tf_keras.layers.ReLU(name=name)(x)
     if activation == "hard_swish":
         return HardSwish(hard_swish, name=name)(x)
+    if activation == "hard_sigmoid":
+        return HardSigmoid(name=name)(x)
     raise ValueError(f"unknown activation {activation!r}")

@@ -6,6 +6,7 @@ from typing import Any
 from deeplab2_edge.layers.conv import conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import ReplayableDropout
+from deeplab2_edge.layers.pooling import global_mean
 from deeplab2_edge.layers.resize import resize_like
 from deeplab2_edge.optional import require
 
@@ -86,9 +87,7 @@ def _pooled_branch(
         )
     if window == (height, width):
         # The same mean, but an op every delegate and quantizer knows.
-        pooled = tf_keras.layers.GlobalAveragePooling2D(
-            keepdims=True, name=f"{path}/_mean"
-        )(x)
+        pooled = global_mean(x, f"{path}/_mean")
     else:
         pooled = tf_keras.layers.AveragePooling2D(
             window, strides=1, padding="valid", name=f"{path}/_window_mean"

@@ -5,6 +5,7 @@ and convolves without padding, with `k` the effective (dilated) kernel size: on 
 sizes this differs from SAME, and published weights expect it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from deeplab2_edge.layers.activations import activate
@@ -46,6 +47,7 @@ def conv(
     rate: int = 1,
     activation: str = "relu",
     gamma: float = 1.0,
+    before_norm: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Adds convolution, batch normalization and activation.
 
@@ -59,6 +61,7 @@ def conv(
         rate: Dilation.
         activation: Name of an activation, `"none"` for a linear output.
         gamma: First scale of the normalization.
+        before_norm: Builds what comes between convolution and normalization.
 
     Returns:
         `[B, ceil(H / stride), ceil(W / stride), filters]`.
@@ -75,6 +78,8 @@ def conv(
         kernel_initializer="he_normal",
         name=f"{path}/_conv",
     )(x)
+    if before_norm is not None:
+        x = before_norm(x)
     return _normalize_and_activate(x, path, activation, defaults, gamma)
 
 

@@ -1,7 +1,13 @@
-"""Squeeze-and-excite as MobileNetV3 uses it in the published models."""
+"""Squeeze-and-excite in the two forms of the published models.
+
+References:
+    Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, arXiv:1709.01507.
+"""
 
 from typing import Any
 
+from deeplab2_edge.layers.activations import activate
+from deeplab2_edge.layers.pooling import global_mean
 from deeplab2_edge.optional import require
 
 tf_keras: Any = require("tf_keras", extra="train")
@@ -17,13 +23,8 @@ def squeeze_excite(x: Any, path: str, reduced_channels: int) -> Any:
         x: `[B, H, W, C]`.
         path: Checkpoint path of the block's `_squeeze_excitation`.
         reduced_channels: Width between the two 1x1 convolutions.
-
-    References:
-        Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
     """
-    gate = tf_keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{path}/_mean")(
-        x
-    )
+    gate = global_mean(x, f"{path}/_mean")
     gate = tf_keras.layers.Conv2D(
         reduced_channels,
         1,
@@ -38,4 +39,22 @@ def squeeze_excite(x: Any, path: str, reduced_channels: int) -> Any:
         kernel_initializer="he_normal",
         name=f"{path}/_se_expand",
     )(gate)
+    return tf_keras.layers.Multiply(name=f"{path}/_scale")([x, gate])
+
+
+def simplified_squeeze_excite(x: Any, path: str) -> Any:
+    """Scales the channels of `x` by a hard sigmoid of one linear map of their means.
+
+    Args:
+        x: `[B, H, W, C]`.
+        path: Checkpoint path of the block's `_squeeze_and_excite`.
+    """
+    gate = global_mean(x, f"{path}/_mean")
+    gate = tf_keras.layers.Conv2D(
+        int(x.shape[-1]),
+        1,
+        kernel_initializer=tf_keras.initializers.VarianceScaling(),
+        name=f"{path}/_se_conv",
+    )(gate)
+    gate = activate(gate, f"{path}/_gate", "hard_sigmoid", "fused")
     return tf_keras.layers.Multiply(name=f"{path}/_scale")([x, gate])
