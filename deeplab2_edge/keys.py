@@ -11,6 +11,12 @@ IMAGE = "image"
 SEMANTIC_LOGITS = "semantic_logits"
 CENTER_HEATMAP = "center_heatmap"
 OFFSET_MAP = "offset_map"
+FRAME_OFFSET_MAP = "frame_offset_map"
+NEXT_OFFSET_MAP = "next_offset_map"
+DEPTH_PRED = "depth_pred"
+PIXEL_SPACE_NORMALIZED_FEATURE = "pixel_space_normalized_feature"
+PIXEL_SPACE_MASK_LOGITS = "pixel_space_mask_logits"
+TRANSFORMER_CLASS_LOGITS = "transformer_class_logits"
 
 # What follows the network.
 SEMANTIC_PRED = "semantic_pred"

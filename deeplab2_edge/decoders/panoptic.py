@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab2_edge.config import DecoderOptions, HeadOptions, LowLevelOptions
-from deeplab2_edge.layers.aspp import aspp
+from deeplab2_edge.decoders.context import context, feature_of
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.conv import biased_conv, conv, separable_conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.resize import resize_like
@@ -18,6 +19,7 @@ tf_keras = require("tf_keras", extra="train")
 
 # Fusions and heads use 5x5 kernels (Panoptic-DeepLab, section 3.2).
 _KERNEL_SIZE = 5
+_CONV_TYPES = {"depthwise_separable_conv": separable_conv, "standard_conv": conv}
 
 
 def build_decoder(
@@ -36,28 +38,31 @@ def build_decoder(
         path: Checkpoint path, for example `"semantic_decoder"`.
         options: Widths, atrous rates and convolution type.
         low_levels: Skip connections, coarse to fine.
-        pool_size: Window of the ASPP pooling branch, see `aspp`.
+        pool_size: Window of the ASPP pooling branch, see `context`.
         defaults: What all layers share.
 
     Returns:
         `[B, h, w, decoder_channels]` at the stride of the last low level.
+
+    Raises:
+        ConfigError: If a feature does not exist, the low levels do not run from
+            coarse to fine, or the ASPP cannot be built.
     """
-    x = aspp(
-        features[options.feature_key],
-        f"{path}/_aspp",
-        options.aspp_channels,
-        atrous_rates=options.atrous_rates,
-        pool_size=pool_size,
-        only_1x1_projection=options.aspp_use_only_1x1_proj_conv,
-        defaults=defaults,
+    x = context(
+        features, f"{path}/_aspp", options, pool_size=pool_size, defaults=defaults
     )
     for index, low_level in enumerate(low_levels, start=1):
-        skip = conv(
-            features[low_level.feature_key],
-            f"{path}/_low_level_conv{index}",
-            low_level.channels_project,
-            defaults=defaults,
-        )
+        skip_path = f"{path}/_low_level_conv{index}"
+        skip = feature_of(features, skip_path, low_level)
+        if any(
+            fine < coarse
+            for fine, coarse in zip(skip.shape[1:3], x.shape[1:3], strict=True)
+        ):
+            raise ConfigError(
+                f"{low_level.feature_key!r} of {skip_path} is coarser than what it "
+                "refines; list the low levels from coarse to fine, after feature_key"
+            )
+        skip = conv(skip, skip_path, low_level.channels_project, defaults=defaults)
         x = resize_like(x, skip, f"{path}/_resize{index}")
         x = tf_keras.layers.Concatenate(name=f"{path}/_concat{index}")([x, skip])
         x = _wide_conv(
@@ -92,10 +97,16 @@ def build_head(
 def _wide_conv(
     x: Any, path: str, channels: int, conv_type: str, defaults: LayerDefaults
 ) -> Any:
-    # `_conv1_bn_act`: published checkpoints keep it as a stack of one layer.
-    path = f"{path}/_conv1_bn_act"
-    if conv_type == "depthwise_separable_conv":
-        return separable_conv(
-            x, path, channels, kernel_size=_KERNEL_SIZE, defaults=defaults
+    if conv_type not in _CONV_TYPES:
+        raise ConfigError(
+            f"the convolution type of {path} is {conv_type!r}; expected one of "
+            f"{', '.join(_CONV_TYPES)}"
         )
-    return conv(x, path, channels, kernel_size=_KERNEL_SIZE, defaults=defaults)
+    return _CONV_TYPES[conv_type](
+        x,
+        # Published checkpoints keep it as a stack of one layer.
+        f"{path}/_conv1_bn_act",
+        channels,
+        kernel_size=_KERNEL_SIZE,
+        defaults=defaults,
+    )

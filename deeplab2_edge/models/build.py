@@ -6,14 +6,10 @@ from typing import Any
 
 from deeplab2_edge import keys
 from deeplab2_edge.backbones import mobilenet_v3
-from deeplab2_edge.config import (
-    ExperimentOptions,
-    HeadOptions,
-    PanopticDeeplabOptions,
-)
-from deeplab2_edge.decoders.panoptic import build_decoder, build_head
+from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.models import panoptic_deeplab
 from deeplab2_edge.optional import require
 
 tf_keras = require("tf_keras", extra="train")
@@ -75,8 +71,8 @@ def build_model(
     features = _build_encoder(normalized, config, defaults)
     if pool_size is None:
         pool_size = aspp_pool_size(config, input_size)
-    outputs = _build_panoptic_deeplab(
-        features, config, options.panoptic_deeplab, pool_size, defaults
+    outputs = panoptic_deeplab.build_heads(
+        features, config, pool_size=pool_size, defaults=defaults
     )
     return tf_keras.Model(image, outputs, name=options.backbone.name)
 
@@ -132,62 +128,3 @@ def _build_encoder(
         width_multiplier=backbone.backbone_width_multiplier,
         defaults=defaults,
     )
-
-
-def _build_panoptic_deeplab(
-    features: dict[str, Any],
-    config: ExperimentOptions,
-    options: PanopticDeeplabOptions,
-    pool_size: Sequence[int],
-    defaults: LayerDefaults,
-) -> dict[str, Any]:
-    decoder = config.model_options.decoder
-    field = "model_options.panoptic_deeplab"
-    semantic = build_decoder(
-        features,
-        "semantic_decoder",
-        decoder,
-        options.low_level,
-        pool_size=pool_size,
-        defaults=defaults,
-    )
-    outputs = {
-        keys.SEMANTIC_LOGITS: build_head(
-            semantic,
-            "semantic_head_without_last_layer",
-            _required(options.semantic_head, f"{field}.semantic_head"),
-            last_path="semantic_last_layer",
-            defaults=defaults,
-        )
-    }
-    instance = options.instance
-    if not instance.enable:
-        return outputs
-    instance_features = build_decoder(
-        features,
-        "instance_decoder",
-        # An override replaces the shared options as a whole; nothing is inherited.
-        instance.instance_decoder_override or decoder,
-        instance.low_level_override or options.low_level,
-        pool_size=pool_size,
-        defaults=defaults,
-    )
-    heads = (
-        (keys.CENTER_HEATMAP, "instance_center_head", "center_head"),
-        (keys.OFFSET_MAP, "instance_regression_head", "regression_head"),
-    )
-    for key, path, option in heads:
-        outputs[key] = build_head(
-            instance_features,
-            f"{path}_without_last_layer",
-            _required(getattr(instance, option), f"{field}.instance.{option}"),
-            last_path=f"{path}_last_layer",
-            defaults=defaults,
-        )
-    return outputs
-
-
-def _required(head: HeadOptions | None, field: str) -> HeadOptions:
-    if head is None:
-        raise ConfigError(f"{field} is missing; this network has that head")
-    return head
