@@ -182,129 +182,192 @@ def _make_light(rng: Rng) -> Light:
     return Light(to_sun, ambient, sun, 0.35 <= kind < 0.88, kind >= 0.88)
 
 
+@dataclass(frozen=True)
+class _Strip:
+    """Is one side of one block, with the stream its content is drawn from.
+
+    Whoever draws from the stream earlier or more often changes all that comes after,
+    and with it the pictures of every seed.
+
+    Attributes:
+        side: 0 left, 1 right.
+    """
+
+    world: World
+    block: int
+    side: int
+    rng: Rng
+
+    @property
+    def start(self) -> float:
+        """Where the block begins, as s."""
+        return self.block * BLOCK
+
+    @property
+    def end(self) -> float:
+        """Where the block ends, as s."""
+        return self.start + BLOCK
+
+    @property
+    def sign(self) -> int:
+        """Sign of l on this side."""
+        return 1 if self.side else -1
+
+    @property
+    def kerb(self) -> float:
+        """Distance of the kerb from the middle of the street."""
+        street = self.world.street
+        return street.right if self.side else -street.left
+
+    @property
+    def line(self) -> float:
+        """Distance of the back of the pavement from the middle of the street."""
+        return self.kerb + self.world.street.pavement[self.side]
+
+    @property
+    def is_mine(self) -> bool:
+        """Says that the camera is on this side."""
+        return bool(self.sign == (1 if self.world.camera_l > 0 else -1))
+
+    @property
+    def traffic_speed(self) -> float:
+        """Speed along s of the cars that drive on this side."""
+        mine, theirs = self.world.flow
+        return abs(mine) if self.is_mine else -abs(theirs)
+
+    def key(self) -> tuple[int, ...]:
+        """Draws the seed of a structure's own looks."""
+        return (int(self.rng.integers(1 << 31)),)
+
+
 def _static_block(world: World, block: int, side: int) -> list[Structure]:
     """Draws the houses, gardens and furniture of one block on one side."""
-    street = world.street
-    rng = stream(world.seed, _STATIC, block + 1000, side)
-    sign = 1 if side else -1
-    kerb = street.right if side else -street.left
-    line = kerb + street.pavement[side]
-    start = block * BLOCK
+    strip = _Strip(world, block, side, stream(world.seed, _STATIC, block + 1000, side))
+    draw = (_houses, _front_garden, _green)[strip.rng.choice(3, p=world.weights[side])]
+    return draw(strip) + _kerbside(strip)
+
+
+def _houses(strip: _Strip) -> list[Structure]:
+    """Draws two houses at the pavement."""
+    rng = strip.rng
+    cut = strip.start + rng.uniform(6, 10)
+    return [
+        Building(
+            strip.world.street,
+            strip.key(),
+            strip.sign * strip.line,
+            s0,
+            s1,
+            rng.uniform(6, 16),
+            rng.uniform(7, 11),
+            rng.random() < 0.45,
+            rng.random() < 0.35,
+        )
+        for s0, s1 in ((strip.start, cut), (cut, strip.end))
+    ]
+
+
+def _front_garden(strip: _Strip) -> list[Structure]:
+    """Draws a house behind its garden, which a fence or a hedge closes."""
+    rng = strip.rng
+    setback = rng.uniform(3, 6)
+    s0, s1 = strip.start + rng.uniform(0.5, 3), strip.end - rng.uniform(0.5, 3)
+    house = Building(
+        strip.world.street,
+        strip.key(),
+        strip.sign * (strip.line + setback),
+        s0,
+        s1,
+        rng.uniform(4.5, 8),
+        rng.uniform(7, 9),
+        False,
+        rng.random() < 0.8,
+    )
+    found: list[Structure] = [house]
+    found.append(_barrier(strip, heights=(0.9, 1.6), hedge_share=0.35))
+    if rng.random() < 0.6:
+        l, s = strip.line + setback * 0.5, rng.uniform(s0, s1)  # noqa: E741
+        found.append(_tree(strip, l, s, rng.uniform(3, 6)))
+    return found
+
+
+def _green(strip: _Strip) -> list[Structure]:
+    """Draws trees, with a fence or a house behind them now and then."""
+    rng = strip.rng
     found: list[Structure] = []
-
-    def key() -> tuple[int, ...]:
-        return (int(rng.integers(1 << 31)),)
-
-    def tree(l: float, s: float, height: float) -> Tree:  # noqa: E741
-        return Tree(street.point(sign * l, s), key(), height)
-
-    kind = rng.choice(3, p=world.weights[side])
-    if kind == 0:  # houses at the pavement
-        cut = start + rng.uniform(6, 10)
-        for s0, s1 in ((start, cut), (cut, start + BLOCK)):
-            found.append(
-                Building(
-                    street,
-                    key(),
-                    sign * line,
-                    s0,
-                    s1,
-                    rng.uniform(6, 16),
-                    rng.uniform(7, 11),
-                    rng.random() < 0.45,
-                    rng.random() < 0.35,
-                )
-            )
-    elif kind == 1:  # front gardens behind a fence or a hedge
-        setback = rng.uniform(3, 6)
-        s0, s1 = start + rng.uniform(0.5, 3), start + BLOCK - rng.uniform(0.5, 3)
+    if rng.random() < 0.65:
+        found.append(_barrier(strip, heights=(1.0, 2.0), hedge_share=0.3))
+    for i in range(int(rng.integers(2, 5))):
+        l = strip.line + rng.uniform(1.5, 9)  # noqa: E741
+        s = strip.start + (i + rng.random()) * 4
+        found.append(_tree(strip, l, s, rng.uniform(3, 9)))
+    if rng.random() < 0.5:
         found.append(
             Building(
-                street,
-                key(),
-                sign * (line + setback),
-                s0,
-                s1,
-                rng.uniform(4.5, 8),
-                rng.uniform(7, 9),
+                strip.world.street,
+                strip.key(),
+                strip.sign * (strip.line + 12),
+                strip.start,
+                strip.end,
+                rng.uniform(6, 14),
+                8,
                 False,
-                rng.random() < 0.8,
-            )
-        )
-        found.append(
-            Barrier(
-                street,
-                key(),
-                sign * line,
-                start,
-                start + BLOCK,
-                rng.uniform(0.9, 1.6),
-                rng.random() < 0.35,
-            )
-        )
-        if rng.random() < 0.6:
-            found.append(
-                tree(line + setback * 0.5, rng.uniform(s0, s1), rng.uniform(3, 6))
-            )
-    else:  # green, with a fence now and then
-        if rng.random() < 0.65:
-            found.append(
-                Barrier(
-                    street,
-                    key(),
-                    sign * line,
-                    start,
-                    start + BLOCK,
-                    rng.uniform(1.0, 2.0),
-                    rng.random() < 0.3,
-                )
-            )
-        for i in range(int(rng.integers(2, 5))):
-            found.append(
-                tree(
-                    line + rng.uniform(1.5, 9),
-                    start + (i + rng.random()) * 4,
-                    rng.uniform(3, 9),
-                )
-            )
-        if rng.random() < 0.5:
-            found.append(
-                Building(
-                    street,
-                    key(),
-                    sign * (line + 12),
-                    start,
-                    start + BLOCK,
-                    rng.uniform(6, 14),
-                    8,
-                    False,
-                    rng.random() < 0.5,
-                )
-            )
-    edge = kerb + 0.45
-    if rng.random() < 0.8:
-        found.append(_furniture(world, rng, sign, edge, start + rng.uniform(1, 4)))
-    if rng.random() < 0.3:
-        found.append(_furniture(world, rng, sign, edge, start + rng.uniform(9, 11)))
-    if rng.random() < 0.35:
-        found.append(tree(edge + 0.2, start + rng.uniform(6, 8), rng.uniform(4, 8)))
-    if rng.random() < 0.18:
-        color = (
-            float(rng.integers(20, 190)),
-            float(rng.integers(20, 160)),
-            float(rng.integers(20, 160)),
-        )
-        found.append(
-            Bin(
-                street.point(sign * edge, start + rng.uniform(12, 15), KERB_HEIGHT),
-                (rng.uniform(0.4, 0.7), rng.uniform(0.8, 1.3)),
-                color,
+                rng.random() < 0.5,
             )
         )
     return found
 
 
-def _furniture(world: World, rng: Rng, sign: int, l: float, s: float) -> Pole:  # noqa: E741
+def _kerbside(strip: _Strip) -> list[Structure]:
+    """Draws the posts, trees and bins that stand at the kerb."""
+    rng, start = strip.rng, strip.start
+    edge = strip.kerb + 0.45
+    found: list[Structure] = []
+    if rng.random() < 0.8:
+        found.append(_furniture(strip, edge, start + rng.uniform(1, 4)))
+    if rng.random() < 0.3:
+        found.append(_furniture(strip, edge, start + rng.uniform(9, 11)))
+    if rng.random() < 0.35:
+        s = start + rng.uniform(6, 8)
+        found.append(_tree(strip, edge + 0.2, s, rng.uniform(4, 8)))
+    if rng.random() < 0.18:
+        found.append(_bin(strip, edge))
+    return found
+
+
+def _barrier(
+    strip: _Strip, *, heights: tuple[float, float], hedge_share: float
+) -> Barrier:
+    """Draws a fence or a hedge along the whole block, behind the pavement."""
+    return Barrier(
+        strip.world.street,
+        strip.key(),
+        strip.sign * strip.line,
+        strip.start,
+        strip.end,
+        strip.rng.uniform(*heights),
+        strip.rng.random() < hedge_share,
+    )
+
+
+def _tree(strip: _Strip, l: float, s: float, height: float) -> Tree:  # noqa: E741
+    return Tree(strip.world.street.point(strip.sign * l, s), strip.key(), height)
+
+
+def _bin(strip: _Strip, l: float) -> Bin:  # noqa: E741
+    rng = strip.rng
+    red, green, blue = (float(rng.integers(20, top)) for top in (190, 160, 160))
+    s = strip.start + rng.uniform(12, 15)
+    return Bin(
+        strip.world.street.point(strip.sign * l, s, KERB_HEIGHT),
+        (rng.uniform(0.4, 0.7), rng.uniform(0.8, 1.3)),
+        (red, green, blue),
+    )
+
+
+def _furniture(strip: _Strip, l: float, s: float) -> Pole:  # noqa: E741
+    """Draws a lamp post or a post with signs."""
+    rng, street = strip.rng, strip.world.street
     grey = float(rng.choice([40, 80, 130, 170]))
     color = (grey, grey + float(rng.uniform(-8, 8)), grey + float(rng.uniform(-10, 12)))
     if rng.random() < 0.2:
@@ -322,137 +385,154 @@ def _furniture(world: World, rng: Rng, sign: int, l: float, s: float) -> Pole:  
         if rng.random() < 0.3:
             signs.append((signs[0][0] - 0.95, 0.65, int(rng.integers(1 << 31))))
     return Pole(
-        world.street,
-        world.street.point(sign * l, s),
+        street,
+        street.point(strip.sign * l, s),
         float(rng.uniform(5.5, 8.5)) if is_lamp else float(rng.uniform(3.0, 3.6)),
         float(rng.uniform(0.18, 0.32)) if is_lamp else float(rng.uniform(0.11, 0.17)),
         color,
-        -sign * float(rng.uniform(0.8, 1.8)) if is_lamp else 0.0,
+        -strip.sign * float(rng.uniform(0.8, 1.8)) if is_lamp else 0.0,
         tuple(signs),
     )
 
 
 def _movers(world: World, block: int) -> list[tuple[int, Mover]]:
-    """Draws the traffic that starts in one block, at time 0."""
-    street = world.street
+    """Draws the traffic that starts in one block, at time 0, each with its class."""
     rng = stream(world.seed, _TRAFFIC, block + 1000)
-    start = block * BLOCK
     found: list[tuple[int, Mover]] = []
-    names = tuple(CAR_SHAPES)
-    mine = 1.0 if world.camera_l > 0 else -1.0
-
-    def car(l: float, s: float, heading: float, speed: float) -> None:  # noqa: E741
-        shape = CAR_SHAPES[names[rng.integers(len(names))]]
-        factor = rng.uniform(0.95, 1.06)
-        shape = replace(
-            shape,
-            length=shape.length * factor,
-            height=shape.height * rng.uniform(0.96, 1.05),
-        )
-        thing = Car(
-            np.zeros(3),
-            np.array([0, 0, heading]),
-            shape,
-            car_paint(rng),
-            0,
-            world.light.is_dusk,
-        )
-        found.append((CAR, Mover(thing, l, s, speed, 0.0, 0.0, 0.0)))
-
-    def person(l: float, s: float, along: float, across: float, *, rides: bool) -> None:  # noqa: E741
-        heading = (
-            np.array([across, 0.0, along])
-            if along or across
-            else np.array([rng.choice([-1.0, 1.0]), 0.0, rng.normal()])
-        )
-        heading = heading / np.linalg.norm(heading)
-        height = (
-            rng.uniform(1.55, 1.92)
-            if rides or rng.random() < 0.87
-            else rng.uniform(1.15, 1.4)
-        )
-        moves = bool(along or across)
-        thing = Person(
-            np.zeros(3),
-            heading,
-            height,
-            rng.uniform(0, 2 * np.pi),
-            0.5 if moves else 0.12,
-            int(rng.integers(1 << 31)),
-            0,
-            rides,
-        )
-        kind = CYCLIST if rides else PEDESTRIAN
-        ground = 0.0 if rides or across else KERB_HEIGHT
-        found.append(
-            (kind, Mover(thing, l, s, along, across, 6.0 if moves else 0.0, ground))
-        )
-
     for side in (0, 1):
-        kerb = street.right if side else -street.left
-        sign = 1.0 if side else -1.0
-        is_mine = sign == mine
-        park = street.parking[side]
-        if park and rng.random() < 0.5:
-            car(
-                sign * (kerb - park * 0.5 + 0.05),
-                start + rng.uniform(5, 11),
-                1.0 if is_mine else -1.0,
-                0.0,
-            )
-        speed = abs(world.flow[0]) if is_mine else -abs(world.flow[1])
-        clear = block >= 1 if is_mine else block >= 0
-        if world.crossing is not None and speed == 0 and start < world.crossing + 4:
-            clear = clear and not is_mine and start + 5 > world.crossing + 4
-        if clear and rng.random() < (0.4 if is_mine else 0.5):
-            car(
-                sign * street.lane * 0.5 + rng.normal(0, 0.15),
-                start + rng.uniform(6, 10),
-                1.0 if is_mine else -1.0,
-                speed,
-            )
-        if rng.random() < 0.4 and block >= 0:
-            nearer = rng.uniform(0, 9) if block == 0 else 0.0
-            pace = speed and np.sign(speed) * rng.uniform(3, 5)
-            edge = kerb - park - 0.45
-            person(
-                sign * edge,
-                start + rng.uniform(14.5, 16.5) - nearer,
-                float(pace) or float(1e-3 if is_mine else -1e-3),
-                0.0,
-                rides=True,
-            )
-        slots = rng.permutation(4)[
-            : rng.choice(
-                [0, 1, 2], p=[0.1 if block else 0.0, 0.5, 0.4 if block else 0.5]
-            )
-        ]
-        for slot in slots:
-            l = sign * (kerb + rng.uniform(1.0, street.pavement[side] - 0.4))  # noqa: E741
-            walks = rng.random() < 0.75
-            along = float(rng.choice([-1, 1]) * rng.uniform(0.7, 1.6)) if walks else 0.0
-            person(
-                l,
-                start + (slot + 0.5) * 4 + rng.uniform(-1, 1),
-                along,
-                0.0,
-                rides=False,
-            )
-    if (
-        world.crossing is not None
-        and world.flow[0] == 0
-        and block == int(world.crossing // BLOCK)
-    ):
-        for _ in range(int(rng.integers(1, 3))):
-            direction = float(rng.choice([-1, 1]))
-            person(
-                rng.uniform(street.left, street.right),
-                world.crossing + rng.uniform(0.6, 3.0),
-                0.0,
-                direction * rng.uniform(0.8, 1.4),
-                rides=False,
-            )
+        strip = _Strip(world, block, side, rng)
+        found += _parked_car(strip)
+        found += _driving_car(strip)
+        found += _cyclist(strip)
+        found += _pedestrians(strip)
+    return found + _people_on_crossing(world, block, rng)
+
+
+def _parked_car(strip: _Strip) -> list[tuple[int, Mover]]:
+    park = strip.world.street.parking[strip.side]
+    if not park or strip.rng.random() >= 0.5:
+        return []
+    l = strip.sign * (strip.kerb - park * 0.5 + 0.05)  # noqa: E741
+    return [_car(strip, l, strip.start + strip.rng.uniform(5, 11), 0.0)]
+
+
+def _driving_car(strip: _Strip) -> list[tuple[int, Mover]]:
+    rng = strip.rng
+    if not _has_room_to_drive(strip):
+        return []
+    if rng.random() >= (0.4 if strip.is_mine else 0.5):
+        return []
+    l = strip.sign * strip.world.street.lane * 0.5 + rng.normal(0, 0.15)  # noqa: E741
+    return [_car(strip, l, strip.start + rng.uniform(6, 10), strip.traffic_speed)]
+
+
+def _has_room_to_drive(strip: _Strip) -> bool:
+    """Says that a car here stands neither in the camera nor on the crossing."""
+    crossing = strip.world.crossing
+    is_free = strip.block >= (1 if strip.is_mine else 0)
+    if crossing is None or strip.traffic_speed or strip.start >= crossing + 4:
+        return is_free
+    return is_free and not strip.is_mine and strip.start + 5 > crossing + 4
+
+
+def _cyclist(strip: _Strip) -> list[tuple[int, Mover]]:
+    rng, speed = strip.rng, strip.traffic_speed
+    if rng.random() >= 0.4 or strip.block < 0:
+        return []
+    nearer = rng.uniform(0, 9) if strip.block == 0 else 0.0
+    # Who waits still faces the way of the traffic.
+    pace = (
+        float(np.sign(speed) * rng.uniform(3, 5))
+        if speed
+        else 1e-3 * (1 if strip.is_mine else -1)
+    )
+    edge = strip.kerb - strip.world.street.parking[strip.side] - 0.45
+    s = strip.start + rng.uniform(14.5, 16.5) - nearer
+    return [_person(rng, strip.sign * edge, s, pace, 0.0, rides=True)]
+
+
+def _pedestrians(strip: _Strip) -> list[tuple[int, Mover]]:
+    """Draws who stands or walks on the pavement, each in a quarter of the block."""
+    rng = strip.rng
+    order = rng.permutation(4)
+    shares = [0.1, 0.5, 0.4] if strip.block else [0.0, 0.5, 0.5]
+    found = []
+    for slot in order[: rng.choice([0, 1, 2], p=shares)]:
+        reach = strip.world.street.pavement[strip.side] - 0.4
+        l = strip.sign * (strip.kerb + rng.uniform(1.0, reach))  # noqa: E741
+        walks = rng.random() < 0.75
+        along = float(rng.choice([-1, 1]) * rng.uniform(0.7, 1.6)) if walks else 0.0
+        s = strip.start + (slot + 0.5) * 4 + rng.uniform(-1, 1)
+        found.append(_person(rng, l, s, along, 0.0, rides=False))
     return found
+
+
+def _people_on_crossing(world: World, block: int, rng: Rng) -> list[tuple[int, Mover]]:
+    """Draws who crosses the road in front of traffic that waits."""
+    crossing = world.crossing
+    if crossing is None or world.flow[0] or block != int(crossing // BLOCK):
+        return []
+    found = []
+    for _ in range(int(rng.integers(1, 3))):
+        direction = float(rng.choice([-1, 1]))
+        l = rng.uniform(world.street.left, world.street.right)  # noqa: E741
+        s = crossing + rng.uniform(0.6, 3.0)
+        across = direction * rng.uniform(0.8, 1.4)
+        found.append(_person(rng, l, s, 0.0, across, rides=False))
+    return found
+
+
+def _car(strip: _Strip, l: float, s: float, speed: float) -> tuple[int, Mover]:  # noqa: E741
+    """Draws a car that points the way traffic goes on its side."""
+    rng = strip.rng
+    shape = CAR_SHAPES[tuple(CAR_SHAPES)[rng.integers(len(CAR_SHAPES))]]
+    factor = rng.uniform(0.95, 1.06)
+    shape = replace(
+        shape,
+        length=shape.length * factor,
+        height=shape.height * rng.uniform(0.96, 1.05),
+    )
+    thing = Car(
+        np.zeros(3),
+        np.array([0, 0, 1.0 if strip.is_mine else -1.0]),
+        shape,
+        car_paint(rng),
+        0,
+        strip.world.light.is_dusk,
+    )
+    return CAR, Mover(thing, l, s, speed, 0.0, 0.0, 0.0)
+
+
+def _person(
+    rng: Rng,
+    l: float,  # noqa: E741
+    s: float,
+    along: float,
+    across: float,
+    *,
+    rides: bool,
+) -> tuple[int, Mover]:
+    """Draws a pedestrian or a cyclist who looks where he goes."""
+    moves = bool(along or across)
+    heading = (
+        np.array([across, 0.0, along])
+        if moves
+        else np.array([rng.choice([-1.0, 1.0]), 0.0, rng.normal()])
+    )
+    is_grown = rides or rng.random() < 0.87
+    thing = Person(
+        np.zeros(3),
+        heading / np.linalg.norm(heading),
+        rng.uniform(1.55, 1.92) if is_grown else rng.uniform(1.15, 1.4),
+        rng.uniform(0, 2 * np.pi),
+        0.5 if moves else 0.12,
+        int(rng.integers(1 << 31)),
+        0,
+        rides,
+    )
+    ground = 0.0 if rides or across else KERB_HEIGHT
+    mover = Mover(thing, l, s, along, across, 6.0 if moves else 0.0, ground)
+    return CYCLIST if rides else PEDESTRIAN, mover
 
 
 def _at(street: Street, mover: Mover, time: float) -> Car | Person:
