@@ -141,9 +141,7 @@ class MatMul(tf_keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "transpose_b": self.transpose_b}
 
 
-def memory_feature(
-    reference: Any, path: str = "encoder", *, slots: int = MAX_SLOTS, channels: int
-) -> Any:
+def memory_feature(reference: Any, path: str, slots: int, channels: int) -> Any:
     """Adds the learned memory that the first transformer reads.
 
     The variable `<path>/memory_feature` always has 128 slots, as in published

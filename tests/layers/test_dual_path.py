@@ -227,7 +227,7 @@ def test_memory_feature_is_the_first_slots_for_every_sample(batch: int) -> None:
     image = tf_keras.Input((9, 9, 3))
     # Names of other layers lie below the name of this one.
     x = tf_keras.layers.Conv2D(4, 1, name="encoder/_stem/_conv")(image)
-    memory = memory_feature(x, slots=5, channels=7)
+    memory = memory_feature(x, "encoder", slots=5, channels=7)
     model = tf_keras.Model(image, [x, memory])
     variable = variable_paths(model)["encoder/memory_feature"]
     assert variable.shape == (1, MAX_SLOTS, 7)
