@@ -174,81 +174,21 @@ def convert_checkpoint(
         OutputError: If the file cannot be written.
     """
     start = time.monotonic()
-    _check_options(options)
-    prefix = checkpoints.resolve_checkpoint(options.checkpoint)
-    config = load_config(find_config(options.checkpoint, options.config))
-    calibration_data = _calibration_data(options)
-    info = dataset_of(config)
-    validate_config(config, info, needs=("model_options",))
-    canvas = choose_canvas(config, options.canvas)
-    output = _check_output(
-        options.output or _default_output(options, config, prefix, canvas)
-    )
-    calibration_set, verification_set = open_data(
-        info,
-        canvas,
-        calibration_data=calibration_data,
-        calibration_images=options.calibration_images,
-        verification_data=options.verification_data or options.calibration_data,
-        verification_images=options.verification_images,
-    )
-    notes = [*verification_set.notes, *_notes_on_images(options)]
+    job = _prepare(options, quiet)
     _say("building the model", quiet)
-    with quiet_native_notes():
-        model = build_model(
-            config,
-            input_size=canvas,
-            batch_size=1,
-            hard_swish=hard_swish_form(options.quantization),
-        )
-        loaded = checkpoints.load_weights(model, options.checkpoint)
-    _check_weights(model, prefix)
-    if loaded.unexpected:
-        notes.append(
-            f"the checkpoint holds {len(loaded.unexpected)} variables that the "
-            f"configuration does not use, first {loaded.unexpected[0]}"
-        )
-    source = describe_model(
-        config,
-        model,
-        provenance=describe_provenance(config, options.checkpoint, prefix),
-    )
-    if calibration_set is not None and len(calibration_set.samples) < _FEW_IMAGES:
-        notes.append(
-            f"calibrated with {len(calibration_set.samples)} images; ranges settle "
-            f"with {_FEW_IMAGES} and more"
-        )
+    source = _load_source(job)
     _say("converting", quiet)
-    converted = convert_model(
-        model,
-        options.quantization,
-        calibration=_canvases(calibration_set, source, quiet),
-    )
-    metadata = describe_converted(source, converted, options.quantization)
-    if calibration_set is not None and converted.calibration is not None:
-        metadata = _with_calibration(metadata, calibration_set, converted.calibration)
-    with atomic_write(output) as temporary, quiet_native_notes():
-        golden = _make_golden(converted, metadata, verification_set.samples[0])
-        metadata = write_model_file(temporary, converted.graph, metadata, golden)
-        verification = verify(
-            KerasEngine(model, source),
-            LiteRtEngine(read_model_file(temporary)),
-            verification_set.samples,
-            location=verification_set.location,
-            has_labels=verification_set.has_labels,
-            quiet=quiet,
-        )
-        _check_drop(verification, options.drop_limits, output)
-        file_bytes = temporary.stat().st_size
+    converted, metadata = _convert(job, source)
+    metadata, verification = _write_verified(job, source, converted, metadata)
     result = ConversionResult(
-        output=output,
-        report_path=output.with_name(output.name + REPORT_SUFFIX),
+        output=job.output,
+        report_path=job.output.with_name(job.output.name + REPORT_SUFFIX),
         metadata=metadata,
-        file_bytes=file_bytes,
+        file_bytes=job.output.stat().st_size,
         op_counts=dict(converted.op_counts),
         calibration=converted.calibration,
         verification=verification,
-        notes=tuple(notes),
+        notes=_notes(job, source),
         seconds=time.monotonic() - start,
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -293,6 +233,144 @@ def choose_canvas(
     return asked
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Is a conversion whose options have been checked and whose images are found.
+
+    Attributes:
+        options: As given.
+        prefix: Of the checkpoint.
+        config: Its experiment.
+        canvas: (height, width) of the input.
+        output: The model file, in a folder that is there.
+        calibration: For `int8`.
+        verification: Images to compare with.
+        quiet: Whether to show no progress.
+    """
+
+    options: ConversionOptions
+    prefix: str
+    config: ExperimentOptions
+    canvas: tuple[int, int]
+    output: Path
+    calibration: ImageSet | None
+    verification: ImageSet
+    quiet: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Is the float model that is converted.
+
+    Attributes:
+        model: With the weights of the checkpoint.
+        metadata: What a model file says about it.
+        unused: Variables of the checkpoint that it does not have.
+    """
+
+    model: Any
+    metadata: ModelMetadata
+    unused: tuple[str, ...]
+
+
+def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
+    """Finds all that can be wrong before anything takes long."""
+    _check_options(options)
+    prefix = checkpoints.resolve_checkpoint(options.checkpoint)
+    config = load_config(find_config(options.checkpoint, options.config))
+    calibration_data = _calibration_data(options)
+    info = dataset_of(config)
+    validate_config(config, info, needs=("model_options",))
+    canvas = choose_canvas(config, options.canvas)
+    output = _check_output(
+        options.output or _default_output(options, config, prefix, canvas)
+    )
+    calibration, verification = open_data(
+        info,
+        canvas,
+        calibration_data=calibration_data,
+        calibration_images=options.calibration_images,
+        verification_data=options.verification_data or options.calibration_data,
+        verification_images=options.verification_images,
+    )
+    return _Job(
+        options, prefix, config, canvas, output, calibration, verification, quiet
+    )
+
+
+def _load_source(job: _Job) -> _Source:
+    checkpoint = job.options.checkpoint
+    with quiet_native_notes():
+        model = build_model(
+            job.config,
+            input_size=job.canvas,
+            batch_size=1,
+            hard_swish=hard_swish_form(job.options.quantization),
+        )
+        loaded = checkpoints.load_weights(model, checkpoint)
+    _check_weights(model, job.prefix)
+    provenance = describe_provenance(job.config, checkpoint, job.prefix)
+    metadata = describe_model(job.config, model, provenance=provenance)
+    return _Source(model, metadata, loaded.unexpected)
+
+
+def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]:
+    quantization = job.options.quantization
+    canvases = _canvases(job.calibration, source.metadata, job.quiet)
+    converted = convert_model(source.model, quantization, calibration=canvases)
+    metadata = describe_converted(source.metadata, converted, quantization)
+    if job.calibration is not None and converted.calibration is not None:
+        metadata = _with_calibration(metadata, job.calibration, converted.calibration)
+    return converted, metadata
+
+
+def _write_verified(
+    job: _Job, source: _Source, converted: ConvertedGraph, metadata: ModelMetadata
+) -> tuple[ModelMetadata, Verification]:
+    """Writes the model file, unless it turns out worse than allowed.
+
+    Returns:
+        The metadata as written, and how the file compares with its source.
+    """
+    images = job.verification
+    with atomic_write(job.output) as temporary, quiet_native_notes():
+        golden = _make_golden(converted, metadata, images.samples[0])
+        metadata = write_model_file(temporary, converted.graph, metadata, golden)
+        verification = verify(
+            KerasEngine(source.model, source.metadata),
+            LiteRtEngine(read_model_file(temporary)),
+            images.samples,
+            location=images.location,
+            has_labels=images.has_labels,
+            quiet=job.quiet,
+        )
+        _check_drop(verification, job.options.drop_limits, job.output)
+    return metadata, verification
+
+
+def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
+    """Says what the user should know about images and checkpoint."""
+    notes = list(job.verification.notes)
+    options = job.options
+    is_asked = options.verification_data or options.calibration_data
+    if not is_asked and options.checkpoint != assets.DEMO_CHECKPOINT:
+        notes.append(
+            "verified on rendered street scenes; give --verify-data with images like "
+            "those the model will see"
+        )
+    if source.unused:
+        notes.append(
+            f"the checkpoint holds {len(source.unused)} variables that the "
+            f"configuration does not use, first {source.unused[0]}"
+        )
+    if job.calibration is not None and len(job.calibration.samples) < _FEW_IMAGES:
+        notes.append(
+            f"calibrated with {len(job.calibration.samples)} images; ranges settle "
+            f"with {_FEW_IMAGES} and more"
+        )
+    return tuple(notes)
+
+
 def _check_options(options: ConversionOptions) -> None:
     if options.quantization not in QUANTIZATIONS:
         raise UsageError(
@@ -335,16 +413,6 @@ def _check_weights(model: Any, prefix: str) -> None:
                 f"{prefix}: {path} holds values that are not finite: the training "
                 "diverged or the file is damaged; take an earlier checkpoint"
             )
-
-
-def _notes_on_images(options: ConversionOptions) -> list[str]:
-    is_asked = options.verification_data or options.calibration_data
-    if is_asked or options.checkpoint == assets.DEMO_CHECKPOINT:
-        return []
-    return [
-        "verified on rendered street scenes; give --verify-data with images like "
-        "those the model will see"
-    ]
 
 
 def _default_output(
