@@ -9,18 +9,12 @@ from deeplab2_edge.config import (
     format_config,
     load_config,
     parse_config,
-    unresolved_placeholders,
     validate_config,
 )
 from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import ConfigError
 
 CITYSCAPES = get_dataset("cityscapes_panoptic")
-RECIPES = sorted(
-    path.name
-    for path in importlib.resources.files("deeplab2_edge.train.recipes").iterdir()
-    if path.name.endswith(".textproto")
-)
 
 
 def recipe(name: str = "cityscapes_panoptic_mobilenet_v3_small_os16") -> Any:
@@ -35,51 +29,6 @@ def faults(config: ExperimentOptions, info: Any = CITYSCAPES) -> str:
     except ConfigError as error:
         return str(error)
     return ""
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_valid_and_survive_writing(name: str) -> None:
-    config = recipe(name)
-    dataset = config.train_dataset_options.dataset
-    validate_config(config, get_dataset(dataset))
-    assert parse_config(format_config(config)) == config
-
-
-@pytest.mark.parametrize(
-    ("name", "rate", "steps", "kernel", "epsilon", "warmup"),
-    [
-        ("small_os16", 1e-3, 60000, 7, 1e-5, 0),
-        ("large_os16", 1e-3, 60000, 7, 1e-5, 500),
-        ("small_os32", 4e-4, 30000, 13, 1e-3, 0),
-        ("large_os32", 4e-4, 30000, 13, 1e-3, 0),
-    ],
-)
-def test_cityscapes_recipes_have_the_published_settings(
-    name: str, rate: float, steps: int, kernel: int, epsilon: float, warmup: int
-) -> None:
-    config = recipe(f"cityscapes_panoptic_mobilenet_v3_{name}")
-    solver = config.trainer_options.solver_options
-    assert solver.base_learning_rate == pytest.approx(rate)
-    assert solver.training_number_of_steps == steps
-    assert solver.warmup_steps == warmup
-    assert solver.batchnorm_epsilon == pytest.approx(epsilon)
-    assert config.evaluator_options.nms_kernel == kernel
-    assert config.evaluator_options.stuff_area_limit == 2048
-    is_os16 = name.endswith("os16")
-    train = config.train_dataset_options
-    assert train.batch_size == 64
-    assert train.crop_size == (1025, 2049)
-    assert train.increase_small_instance_weights is not is_os16
-    assert train.augmentations.has("autoaugment_policy_name") is is_os16
-    assert config.model_options.decoder.atrous_rates == (
-        (6, 12, 18) if is_os16 else (3, 6, 9)
-    )
-    assert unresolved_placeholders(config) == [
-        "experiment_name",
-        "model_options.initial_checkpoint",
-        "train_dataset_options.file_pattern",
-        "eval_dataset_options.file_pattern",
-    ]
 
 
 M, P = "model_options", "model_options.panoptic_deeplab"
