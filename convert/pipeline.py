@@ -55,6 +55,7 @@ from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.runtime.preprocess import place_on_canvas
 from deeplab2_edge.samples import SYNTHETIC
+from deeplab2_edge.wording import counted
 
 METRICS = ("pq", "miou")
 REPORT_SUFFIX = ".report.json"
@@ -360,13 +361,13 @@ def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
         )
     if source.unused:
         notes.append(
-            f"the checkpoint holds {len(source.unused)} variables that the "
+            f"the checkpoint holds {counted(len(source.unused), 'variable')} that the "
             f"configuration does not use, first {source.unused[0]}"
         )
     if job.calibration is not None and len(job.calibration.samples) < _FEW_IMAGES:
+        images = counted(len(job.calibration.samples), "image")
         notes.append(
-            f"calibrated with {len(job.calibration.samples)} images; ranges settle "
-            f"with {_FEW_IMAGES} and more"
+            f"calibrated with {images}; ranges settle with {_FEW_IMAGES} and more"
         )
     return tuple(notes)
 
@@ -506,7 +507,7 @@ def _check_drop(
         drop = verification.drop(limit.metric)
         if drop > limit.points:
             against = (
-                f"labels of {verification.num_labeled} images"
+                f"labels of {counted(verification.num_labeled, 'image')}"
                 if verification.accuracy
                 else "the float model"
             )

@@ -26,6 +26,7 @@ from deeplab2_edge.runtime.machine import (
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.runtime.sources import folder_images
 from deeplab2_edge.runtime.timing import STAGES, StageTimer
+from deeplab2_edge.wording import counted
 
 SCHEMA_VERSION = 1
 _PERCENTILES = (50, 90, 99)
@@ -238,8 +239,8 @@ def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
     )
     for place, run in enumerate(report.runs):
         y = top + place * row
-        noun = "thread" if run.threads == 1 else "threads"
-        put_text(image, f"{run.threads} {noun}", 20, y + 27, scale=0.5, color=_INK)
+        threads = counted(run.threads, "thread")
+        put_text(image, threads, 20, y + 27, scale=0.5, color=_INK)
         start = float(left)
         for name, timing in run.stages.items():
             end = start + timing.p50_ms * scale
@@ -282,7 +283,7 @@ def _measure(
     steps = progress(
         range(warmup + repeats),
         total=warmup + repeats,
-        label=f"measuring with {threads} threads",
+        label=f"measuring with {counted(threads, 'thread')}",
         quiet=quiet,
     )
     for step in steps:

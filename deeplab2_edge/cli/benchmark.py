@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.runtime.benchmark import BenchmarkReport
@@ -121,10 +122,10 @@ def _print_report(report: "BenchmarkReport") -> None:
         f"{model['quantization']}, {model['bytes'] / 1e6:.2f} MB)"
     )
     print(f"machine  {_machine_line(machine)}")
-    print(f"input    {report.input['source']}, {report.repeats} images per run")
+    images = counted(report.repeats, "image")
+    print(f"input    {report.input['source']}, {images} per run")
     for run in report.runs:
-        noun = "thread" if run.threads == 1 else "threads"
-        print(f"\n{run.threads} {noun}, load {run.load_ms:.1f} ms")
+        print(f"\n{counted(run.threads, 'thread')}, load {run.load_ms:.1f} ms")
         print(f"  {'ms':<11}{'p50':>9}{'p90':>9}{'p99':>9}")
         for name, timing in [*run.stages.items(), ("total", run.total)]:
             print(
@@ -140,7 +141,7 @@ def _print_report(report: "BenchmarkReport") -> None:
 def _machine_line(machine: dict[str, Any]) -> str:
     parts = [
         machine["board"] or machine["cpu"] or machine["architecture"],
-        f"{machine['usable_cores']} of {machine['cores']} cores",
+        f"{machine['usable_cores']} of {counted(machine['cores'], 'core')}",
     ]
     if machine["governor"]:
         parts.append(f"governor {machine['governor']}")

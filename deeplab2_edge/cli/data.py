@@ -10,6 +10,7 @@ from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.wording import counted
 
 _EXAMPLES = """\
 examples:
@@ -297,10 +298,11 @@ def _print_report(report: dict[str, Any], as_json: bool) -> None:
     if records := report.get("records"):
         kept = f" ({records['num_kept']} kept)" if records["num_kept"] else ""
         print(
-            f"{records['num_records']} {records['split']} records in "
-            f"{records['num_shards']} shards{kept}, "
+            f"{counted(records['num_records'], records['split'] + ' record')} in "
+            f"{counted(records['num_shards'], 'shard')}{kept}, "
             f"{records['size_bytes'] / 1e6:.1f} MB, "
             f"{format_seconds(records['seconds'])}: {records['output_dir']}"
         )
     if folder := report.get("folder"):
-        print(f"{folder['num_images']} images with labels: {folder['path']}")
+        images = counted(folder["num_images"], "image")
+        print(f"{images} with labels: {folder['path']}")

@@ -106,7 +106,7 @@ def test_synth_writes_pairs_of_video_frames(
     words = ["synth", "--output", tmp_path, "--num", 1, "--size", "33x65"]
     words += ["--shards", 1, "--workers", 1, "--video-frames", 3, "--seed", 5]
     assert run(*words, "--quiet") == 0
-    assert capsys.readouterr().out.startswith("2 train records in 1 shards")
+    assert capsys.readouterr().out.startswith("2 train records in 1 shard,")
 
 
 @pytest.mark.parametrize(
