@@ -37,7 +37,11 @@ class ResizeBilinear(tf_keras.layers.Layer):  # type: ignore[misc]
 
 def resize_like(x: Any, reference: Any, name: str) -> Any:
     """Adds a layer that resizes `x` to the spatial size of `reference`."""
-    size = tuple(reference.shape[1:3])
-    if tuple(x.shape[1:3]) == size:
+    return resize_to(x, reference.shape[1:3], name)
+
+
+def resize_to(x: Any, size: Sequence[int], name: str) -> Any:
+    """Adds a layer that resizes `x` to (height, width); none if that is its size."""
+    if tuple(x.shape[1:3]) == tuple(size):
         return x
     return ResizeBilinear(size, name=name)(x)

@@ -1,11 +1,10 @@
 """Builds a network from an experiment configuration."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 from deeplab2_edge import keys
-from deeplab2_edge.backbones import mobilenet_v3
+from deeplab2_edge.backbones import build_backbone
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.defaults import LayerDefaults
@@ -68,7 +67,7 @@ def build_model(
     normalized = tf_keras.layers.Rescaling(_PIXEL_SCALE, offset=-1.0, name="normalize")(
         image
     )
-    features = _build_encoder(normalized, config, defaults)
+    features = build_backbone(normalized, options.backbone, defaults=defaults)
     if pool_size is None:
         pool_size = aspp_pool_size(config, input_size)
     outputs = panoptic_deeplab.build_heads(
@@ -97,34 +96,3 @@ def aspp_pool_size(
 def scaled_size(side: int, stride: int) -> int:
     """Returns the pixels left of `side` at a stride."""
     return (side - 1) // stride + 1
-
-
-def _build_encoder(
-    image: Any, config: ExperimentOptions, defaults: LayerDefaults
-) -> dict[str, Any]:
-    backbone = config.model_options.backbone
-    name = backbone.name.lower()
-    if name not in mobilenet_v3.VARIANTS:
-        near = difflib.get_close_matches(name, mobilenet_v3.VARIANTS, n=2)
-        known = near or sorted(mobilenet_v3.VARIANTS)
-        raise ConfigError(
-            f"model_options.backbone.name is {backbone.name!r}; "
-            f"this version knows {', '.join(known)}"
-        )
-    if not backbone.use_squeeze_and_excite:
-        raise ConfigError(
-            "model_options.backbone.use_squeeze_and_excite is false; "
-            "MobileNetV3 is defined with it: set it to true"
-        )
-    if backbone.output_stride not in (8, 16, 32):
-        raise ConfigError(
-            f"model_options.backbone.output_stride is {backbone.output_stride}; "
-            "must be 8, 16 or 32"
-        )
-    return mobilenet_v3.build_mobilenet_v3(
-        image,
-        name,
-        output_stride=backbone.output_stride,
-        width_multiplier=backbone.backbone_width_multiplier,
-        defaults=defaults,
-    )

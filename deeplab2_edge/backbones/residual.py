@@ -1,0 +1,107 @@
+"""Networks of residual blocks: a stem and stages, as a table.
+
+The published networks compile to such tables (see `resnet`), and own ones are written
+as one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deeplab2_edge.layers.activations import activate
+from deeplab2_edge.layers.axial_block import Block, axial_block
+from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.stem import stem
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Is a run of blocks whose output is an endpoint.
+
+    Attributes:
+        name: Checkpoint edge below the encoder, for example `"_stage3"`; the endpoint
+            has the same name without the underscore.
+        blocks: Rows in order.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Is a residual network as a table.
+
+    Attributes:
+        stages: In order. The output of `_stage3` is the endpoint `stage3`, and its
+            activated form `res3`.
+        stem: Kind of stem, see `layers.stem`.
+        stem_width_multiplier: Of the stem's channels.
+    """
+
+    stages: tuple[Stage, ...]
+    stem: str = "resnet"
+    stem_width_multiplier: float = 1.0
+
+
+def build_network(
+    image: Any,
+    network: Network,
+    *,
+    defaults: LayerDefaults,
+    memory: Any = None,
+    path: str = "encoder",
+) -> tuple[dict[str, Any], Any]:
+    """Builds a network of residual blocks.
+
+    Args:
+        image: `[B, H, W, C]`, normalized.
+        network: The table.
+        defaults: What all layers share.
+        memory: `[B, slots, channels]`, for rows with a transformer.
+        path: Checkpoint path of the encoder.
+
+    Returns:
+        Endpoints and the memory. `stage1` is the stem unless the table has a stage of
+        that name; `resK` is the activated `stageK`, `backbone_output` the last one.
+    """
+    x = stem(
+        image,
+        f"{path}/_stem",
+        network.stem,
+        network.stem_width_multiplier,
+        defaults=defaults,
+    )
+    stages = {"stage1": x}
+    for stage in network.stages:
+        x, memory = build_stage(x, stage, defaults=defaults, memory=memory, path=path)
+        stages[stage.name.lstrip("_")] = x
+    endpoints = dict(stages)
+    for name, feature in stages.items():
+        activated = name.replace("stage", "res")
+        endpoints[activated] = activate(
+            feature, f"{path}/{activated}", "relu", defaults.hard_swish
+        )
+    last = network.stages[-1].name.lstrip("_").replace("stage", "res")
+    endpoints["backbone_output"] = endpoints[last]
+    return endpoints, memory
+
+
+def build_stage(
+    x: Any, stage: Stage, *, defaults: LayerDefaults, memory: Any, path: str
+) -> tuple[Any, Any]:
+    """Builds the blocks of one stage; arguments as `build_network`."""
+    for index, block in enumerate(stage.blocks, start=1):
+        x, memory = axial_block(
+            x,
+            f"{path}/{stage.name}/_block{index}",
+            block,
+            defaults=defaults,
+            memory=memory,
+        )
+    return x, memory
+
+
+def has_transformer(stages: Sequence[Stage]) -> bool:
+    """Tells whether any block needs a memory."""
+    return any(block.transformer for stage in stages for block in stage.blocks)
