@@ -86,7 +86,6 @@ class MemoryFeature(tf_keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["autocast"]
         return {**config, "slots": self.slots, "channels": self.channels}
 
 
@@ -157,6 +156,14 @@ def memory_feature(reference: Any, path: str, slots: int, channels: int) -> Any:
         `[B, slots, channels]`, not activated.
     """
     return MemoryFeature(slots, channels, name=path)(reference)
+
+
+def batch_norm_in_float32(name: str, defaults: LayerDefaults, **kwargs: Any) -> Any:
+    """Makes a `batch_norm` whose result is float32 under mixed precision, too."""
+    config = batch_norm(name, defaults, **kwargs).get_config()
+    return tf_keras.layers.BatchNormalization.from_config(
+        {**config, "dtype": "float32"}
+    )
 
 
 def dual_path_transformer(
@@ -293,11 +300,11 @@ def _attend(
     x = tf_keras.layers.Reshape(
         (num_heads, num_queries * num_keys), name=f"{path}/_flat_similarity"
     )(logits)
-    x = batch_norm(f"{path}/_batch_norm_similarity", defaults, axis=1)(x)
-    x = tf_keras.layers.Reshape(
-        (num_heads, num_queries, num_keys), name=f"{path}/_logits"
-    )(x)
     # float32 under mixed precision, too: thousands of keys share one sum.
+    x = batch_norm_in_float32(f"{path}/_batch_norm_similarity", defaults, axis=1)(x)
+    x = tf_keras.layers.Reshape(
+        (num_heads, num_queries, num_keys), dtype="float32", name=f"{path}/_logits"
+    )(x)
     weights = tf_keras.layers.Activation(
         options.transformer_activation, dtype="float32", name=f"{path}/_weights"
     )(x)
