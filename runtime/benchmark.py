@@ -210,7 +210,10 @@ def run_benchmark(
 
 
 def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
-    """Draws the medians of each run as a stacked bar.
+    """Draws the stages of each run as a stacked bar of medians, and the total.
+
+    A median of sums is not the sum of medians, so the bar of the stages may be a
+    little longer or shorter than the total.
 
     Returns:
         uint8 `[H, W, 3]` RGB.
@@ -251,7 +254,7 @@ def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
             start = end
         put_text(
             image,
-            f"{_sum_p50(run):.1f} ms",
+            f"{run.total.p50_ms:.2f} ms",
             round(start) + 8,
             y + 27,
             scale=0.5,

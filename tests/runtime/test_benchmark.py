@@ -9,7 +9,8 @@ import pytest
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import read_model_file, write_model_file
-from deeplab2_edge.runtime.benchmark import draw_plot, run_benchmark
+from deeplab2_edge.runtime import benchmark
+from deeplab2_edge.runtime.benchmark import Timing, draw_plot, run_benchmark
 from deeplab2_edge.runtime.machine import describe_machine, peak_memory_bytes
 from deeplab2_edge.runtime.timing import STAGES, StageTimer
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL, draw_scene
@@ -36,6 +37,23 @@ def test_plot_is_a_picture() -> None:
     plot = draw_plot(report)
     assert plot.shape == (110 + 2 * 60 + 70, 960, 3)
     assert (plot != 255).any()
+
+
+def test_plot_names_the_total_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = run_benchmark(INT8_MODEL, threads=[1], repeats=1, warmup=0, quiet=True)
+    # Stages whose slow images differ: the total's median is above the sum of theirs.
+    run = dataclasses.replace(
+        report.runs[0],
+        stages={name: Timing(1.0, 9.0, 9.0) for name in STAGES},
+        total=Timing(13.25, 14.0, 15.0),
+    )
+    written: list[str] = []
+    monkeypatch.setattr(
+        benchmark, "put_text", lambda image, text, *_, **__: written.append(text)
+    )
+    draw_plot(dataclasses.replace(report, runs=(run,)))
+    assert "13.25 ms" in written
+    assert written.count("1.0") == len(STAGES)
 
 
 def test_own_images_are_used(tmp_path: Path) -> None:
