@@ -1,5 +1,6 @@
 """The training loop: learns, resumes after a kill, refuses what cannot work."""
 
+import glob
 import os
 import shutil
 import signal
@@ -20,12 +21,14 @@ from deeplab2_edge.errors import (
     DeepLabEdgeError,
     UsageError,
 )
+from deeplab2_edge.experiments import find_config
 from deeplab2_edge.images import encode_png
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 records = pytest.importorskip("deeplab2_edge.records")
 checkpoints = pytest.importorskip("deeplab2_edge.checkpoints")
 trainer = pytest.importorskip("deeplab2_edge.train.trainer")
+dataset_of = pytest.importorskip("deeplab2_edge.models.engine").dataset_of
 
 pytestmark = pytest.mark.tf
 
@@ -159,6 +162,44 @@ def test_a_loss_that_is_never_finite_stops_the_run(
     )
     with pytest.raises(DeepLabEdgeError, match="not finite in every step"):
         trainer.train(config, tmp_path, quiet=True)
+
+
+def test_the_configuration_of_a_run_holds_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, run = tmp_path / "work", tmp_path / "work" / "runs" / "run"
+    run.mkdir(parents=True)
+    save_description(get_dataset("camvid"), work / "classes.json")
+    (work / "train-00000-of-00001.tfrecord").touch()
+    (work / "ckpt-1.index").touch()
+    config = experiment(
+        "train-*.tfrecord",
+        **{
+            "train_dataset_options.dataset": "classes.json",
+            "eval_dataset_options.dataset": "./classes.json",
+            "eval_dataset_options.file_pattern": ["${VAL_SET}"],
+            "model_options.initial_checkpoint": "ckpt-1",
+        },
+    )
+    monkeypatch.chdir(work)
+    trainer._remember_config(config, Path("runs/run"))
+    monkeypatch.chdir(tmp_path)
+    found = load_config(find_config(run))
+    assert dataset_of(found) == get_dataset("camvid")
+    assert get_dataset(found.train_dataset_options.dataset) == get_dataset("camvid")
+    (pattern,) = found.train_dataset_options.file_pattern
+    assert glob.glob(pattern) == [str(work / "train-00000-of-00001.tfrecord")]
+    assert found.eval_dataset_options.file_pattern == ("${VAL_SET}",)
+    initial = found.model_options.initial_checkpoint
+    assert checkpoints.resolve_checkpoint(initial) == str(work / "ckpt-1")
+    # Names are not paths, even where a file is called like that.
+    (tmp_path / "synthetic_street").touch()
+    (tmp_path / "demo.index").touch()
+    config = experiment("x", **{"model_options.initial_checkpoint": "demo"})
+    trainer._remember_config(config, run)
+    found = load_config(find_config(run))
+    assert found.train_dataset_options.dataset == "synthetic_street"
+    assert found.model_options.initial_checkpoint == "demo"
 
 
 def test_records_of_other_classes_are_refused(
