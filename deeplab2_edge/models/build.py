@@ -1,6 +1,6 @@
 """Builds a network from an experiment configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deeplab2_edge import keys
@@ -8,13 +8,30 @@ from deeplab2_edge.backbones import build_backbone
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.defaults import LayerDefaults
-from deeplab2_edge.models import panoptic_deeplab
+from deeplab2_edge.models import (
+    deeplab_v3,
+    max_deeplab,
+    motion_deeplab,
+    panoptic_deeplab,
+    vip_deeplab,
+)
 from deeplab2_edge.optional import require
 
 tf_keras = require("tf_keras", extra="train")
 
 # Pixels 0..255 become -1..1 inside every network.
 _PIXEL_SCALE = 1 / 127.5
+
+_HEADS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "deeplab_v3": deeplab_v3.build_heads,
+    "deeplab_v3_plus": deeplab_v3.build_heads,
+    "panoptic_deeplab": panoptic_deeplab.build_heads,
+    "motion_deeplab": motion_deeplab.build_heads,
+    "max_deeplab": max_deeplab.build_heads,
+    "vip_deeplab": vip_deeplab.build_heads,
+}
+_RGB = 3
+_INPUT_CHANNELS = {"motion_deeplab": 2 * _RGB + 1, "vip_deeplab": 2 * _RGB}
 
 
 def build_model(
@@ -41,13 +58,13 @@ def build_model(
         hard_swish: See `LayerDefaults`.
 
     Returns:
-        Model from `image`, float32 `[B, H, W, 3]`, RGB in 0..255, to a dictionary of
-        raw heads at decoder stride: `semantic_logits` `[B, h, w, classes]` and, if
-        instances are enabled, `center_heatmap` `[B, h, w, 1]` and `offset_map`
-        `[B, h, w, 2]` (dy, dx) in pixels of the head.
+        Model from `image`, float32 `[B, H, W, C]` in 0..255 (see `input_channels`),
+        to a dictionary of raw heads as `build_heads` of the architecture describes
+        them. Offset maps hold (dy, dx) in their own pixels.
 
     Raises:
-        ConfigError: If the configuration asks for a network that is not known.
+        ConfigError: If the configuration asks for a network that is not known, or
+            for one that cannot be built at this size.
     """
     solver = config.trainer_options.solver_options
     defaults = LayerDefaults(
@@ -56,24 +73,43 @@ def build_model(
         synchronize_batch_norm=synchronize_batch_norm,
         hard_swish=hard_swish,
     )
-    options = config.model_options
-    if options.panoptic_deeplab is None:
-        raise ConfigError(
-            f"model_options: the meta architecture is "
-            f"{options.meta_architecture or 'missing'}; "
-            "this version builds panoptic_deeplab"
-        )
-    image = tf_keras.Input((*input_size, 3), batch_size=batch_size, name=keys.IMAGE)
-    normalized = tf_keras.layers.Rescaling(_PIXEL_SCALE, offset=-1.0, name="normalize")(
-        image
+    build_heads = _HEADS[_meta_architecture(config)]
+    image = tf_keras.Input(
+        (*input_size, input_channels(config)), batch_size=batch_size, name=keys.IMAGE
     )
-    features = build_backbone(normalized, options.backbone, defaults=defaults)
-    if pool_size is None:
-        pool_size = aspp_pool_size(config, input_size)
-    outputs = panoptic_deeplab.build_heads(
-        features, config, pool_size=pool_size, defaults=defaults
+    normalized = tf_keras.layers.Rescaling(
+        _PIXEL_SCALE, offset=-1.0, name=vip_deeplab.NORMALIZE
+    )(image)
+    if config.model_options.vip_deeplab is not None:
+        frames = _encode_two_frames(normalized, config, defaults)
+    else:
+        # Further channels belong to the one frame, also where they show another.
+        frames = [
+            build_backbone(normalized, config.model_options.backbone, defaults=defaults)
+        ]
+    outputs = build_heads(
+        *frames,
+        config,
+        pool_size=pool_size or aspp_pool_size(config, input_size),
+        defaults=defaults,
     )
-    return tf_keras.Model(image, outputs, name=options.backbone.name)
+    _refuse_single_pixels(outputs, input_size)
+    model = tf_keras.Model(image, outputs, name=config.model_options.backbone.name)
+    _keep_unread_layers(model, frames)
+    return model
+
+
+def input_channels(config: ExperimentOptions) -> int:
+    """Returns the channels of the network's input.
+
+    The first 3 are RGB of the frame. Motion-DeepLab adds RGB of the previous frame and
+    the heat map of the centers found there, in 0..1: 7 in all. ViP-DeepLab adds RGB of
+    the next frame: 6.
+
+    Raises:
+        ConfigError: If there is no meta-architecture.
+    """
+    return _INPUT_CHANNELS.get(_meta_architecture(config), _RGB)
 
 
 def aspp_pool_size(
@@ -96,3 +132,52 @@ def aspp_pool_size(
 def scaled_size(side: int, stride: int) -> int:
     """Returns the pixels left of `side` at a stride."""
     return (side - 1) // stride + 1
+
+
+def _meta_architecture(config: ExperimentOptions) -> str:
+    name = config.model_options.meta_architecture
+    if name is None or name not in _HEADS:
+        raise ConfigError(
+            f"model_options: the meta-architecture is {name or 'missing'}; expected "
+            f"one of {', '.join(_HEADS)}"
+        )
+    return name
+
+
+def _encode_two_frames(
+    image: Any, config: ExperimentOptions, defaults: LayerDefaults
+) -> list[dict[str, Any]]:
+    """Calls one encoder on the current and then, `vip_deeplab` relies on it, the next.
+
+    The encoder is a model inside the model; its layers keep their full names.
+    """
+    frame = tf_keras.Input((*image.shape[1:3], _RGB), batch_size=image.shape[0])
+    features = build_backbone(frame, config.model_options.backbone, defaults=defaults)
+    encoder = tf_keras.Model(frame, features, name=vip_deeplab.ENCODER)
+    return [encoder(image[..., :_RGB]), encoder(image[..., _RGB:])]
+
+
+def _refuse_single_pixels(
+    outputs: Mapping[str, Any], input_size: Sequence[int]
+) -> None:
+    """Refuses offset maps that cannot be brought to another size."""
+    for name, output in outputs.items():
+        if "offset" in name and 1 in output.shape[1:3]:
+            raise ConfigError(
+                f"an input of {tuple(input_size)} pixels gives {name} only "
+                f"{tuple(output.shape[1:3])} pixels, and offsets along an axis of one "
+                "pixel have no unit; expected a larger input"
+            )
+
+
+def _keep_unread_layers(model: Any, frames: Sequence[Mapping[str, Any]]) -> None:
+    """Makes the whole encoder part of the model, also what no head reads.
+
+    Published checkpoints hold those variables (Axial-DeepLab on
+    `max_deeplab_l_backbone` reads none of its stacked decoders), and so must ours.
+    """
+    kept = {id(part) for part in model.submodules}
+    encoder = tf_keras.Model(model.input, list(frames))
+    unread = [x for x in encoder.layers if x.weights and id(x) not in kept]
+    if unread:
+        model.unread_layers = unread
