@@ -230,6 +230,11 @@ class _Parser:
             )
         if token.text not in specs:
             hint = nearest(token.text, specs) or f"; it has {', '.join(specs)}"
+            if message_type is ExperimentOptions and token.text in ModelOptions.specs():
+                hint = (
+                    "; it is a field of ModelOptions: put it into model_options { }, "
+                    "or begin the file with '# proto-message: ModelOptions'"
+                )
             self._fail(token.line, f"{where} has no field {shown(token.text)}{hint}")
         return specs[token.text]
 

@@ -23,7 +23,9 @@ from deeplab2_edge.config.schema import (
     ModelOptions,
     SolverOptions,
     TrainerOptions,
+    walk,
 )
+from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.textformat import nearest
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConfigError
@@ -181,6 +183,7 @@ def _is_fraction(number: float) -> bool:
 def _check_model(model: ModelOptions, report: _Report) -> None:
     path = "model_options"
     _check_backbone(model, report)
+    _check_feature_keys(model, report)
     if model.meta_architecture is None:
         report.add(
             model,
@@ -273,6 +276,23 @@ def _check_backbone(model: ModelOptions, report: _Report) -> None:
                 path,
                 field,
                 f"{_shown(needed)} with MobileNetV3",
+            )
+
+
+def _check_feature_keys(model: ModelOptions, report: _Report) -> None:
+    """Looks for features the backbone does not have; of one's own nothing is known."""
+    info = backbone_info(model.backbone.name)
+    if info is None:
+        return
+    for path, owner, field in walk(model, "model_options"):
+        if field == "feature_key" and (key := getattr(owner, field)):
+            report.expect(
+                key in info.endpoints,
+                owner,
+                path.removesuffix(".feature_key"),
+                field,
+                f"a feature of {model.backbone.name}: {_either(info.endpoints)}"
+                f"{nearest(key, info.endpoints)}",
             )
 
 
@@ -618,14 +638,12 @@ def _check_crop(config: ExperimentOptions, section: str, report: _Report) -> Non
     stride = config.model_options.backbone.output_stride
     if not config.has("model_options") or stride < 1:
         return
-    fitting = [max(round((side - 1) / stride), 1) * stride + 1 for side in crop]
     report.expect(
-        all(side > 1 and (side - 1) % stride == 0 for side in crop),
+        fits_stride(crop, stride),
         options,
         section,
         "crop_size",
-        f"k * output_stride + 1 for each side (output_stride is {stride}). "
-        f"Nearest that fits: {fitting}",
+        expected_size(crop, stride, as_option=False),
     )
 
 

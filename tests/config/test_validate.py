@@ -52,6 +52,17 @@ A, V = "train_dataset_options.augmentations", "evaluator_options"
         (f"{M}.backbone.backbone_width_multiplier", 0, "expected a number above 0"),
         (f"{M}.panoptic_deeplab", None, f"{M}.meta_architecture is not set; expected"),
         (f"{M}.decoder.feature_key", "", "is ''; expected e.g. 'res5'"),
+        (
+            f"{M}.decoder.feature_key",
+            "rse5",
+            "is 'rse5'; expected a feature of mobilenet_v3_small: res1, res2, res3, "
+            "res4 or res5; did you mean res5",
+        ),
+        (
+            f"{P}.low_level.1.feature_key",
+            "stage2",
+            f"{P}.low_level.1.feature_key is 'stage2'; expected a feature of mobilenet",
+        ),
         (f"{M}.decoder.atrous_rates", [6], "is [6]; expected three positive rates"),
         (f"{M}.decoder.atrous_rates", [6, 0, 1], "expected three positive rates"),
         (f"{M}.decoder.decoder_conv_type", "x", "depthwise_separable_conv or standard"),
@@ -99,7 +110,8 @@ A, V = "train_dataset_options.augmentations", "evaluator_options"
             f"{D}.crop_size",
             [1024, 2048],
             f"{D}.crop_size is [1024, 2048]; expected k * output_stride + 1 for each "
-            "side (output_stride is 16). Nearest that fits: [1025, 2049]",
+            "side (output_stride is 16). Nearest that fits: [1009, 2033] and "
+            "[1025, 2049]",
         ),
         (f"{D}.crop_size", [1025], "is [1025]; expected two numbers: height, width"),
         (f"{D}.min_resize_value", [1, 2, 3], "expected nothing, one number, or height"),
@@ -141,7 +153,7 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
     assert told.startswith("3 faults in the configuration:\n  a.textproto:")
     line = next(i for i, row in enumerate(text.splitlines(), 1) if "optimizer" in row)
     assert f"a.textproto:{line}: trainer_options.solver_options.optimizer is" in told
-    assert told.count("Nearest that fits: [1025, 2049]") == 2
+    assert told.count("Nearest that fits: [1009, 2049] and [1025, 2049]") == 2
 
 
 def test_sections_that_are_not_set_are_not_checked() -> None:
@@ -259,10 +271,22 @@ def test_max_deeplab() -> None:
         auxiliary_semantic_head { output_channels: 134 head_channels: 256 } }"""
     decoder = DECODER.replace("res5", "feature_semantic")
     losses = "pq_style_loss {} mask_id_cross_entropy_loss {}"
-    config = experiment(f"{decoder} {heads}", losses, "thing_id_mask_annotations: true")
+    backbone = 'backbone { name: "max_deeplab_s" output_stride: 16 }'
+    model = f"{backbone} {decoder} {heads}"
+    config = experiment(model, losses, "thing_id_mask_annotations: true")
     assert faults(config, info) == ""
     for path, value, message in (
         (f"{M}.decoder.feature_key", "res5", "expected 'feature_semantic' with max_"),
+        (
+            f"{M}.backbone.output_stride",
+            8,
+            "is 8; expected 16 or 32 with max_deeplab_s",
+        ),
+        (
+            f"{M}.backbone.name",
+            "resnet50",
+            "decoder.feature_key is 'feature_semantic'; expected a feature of resnet50",
+        ),
         (f"{D}.thing_id_mask_annotations", False, "expected true with max_deeplab"),
         (f"{D}.max_thing_id", 0, "expected a number above 0"),
         (f"{L}.pq_style_loss", None, "pq_style_loss is not set"),
