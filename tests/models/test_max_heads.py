@@ -25,6 +25,7 @@ tf_keras: Any = require("tf_keras", extra="train")
 pytestmark = pytest.mark.tf
 
 Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
 EPSILON = 0.01
 DEFAULTS = LayerDefaults(batch_norm_momentum=0.75, batch_norm_epsilon=EPSILON)
 SLOTS, CHANNELS = 5, 12
@@ -53,9 +54,9 @@ CONFIG = parse_config(
 )
 # (height, width, channels) of what an encoder gives; MaX-DeepLab-S leaves
 # `feature_semantic` coarse, MaX-DeepLab-L does not.
-COARSE = {"feature_semantic": (2, 3, 16), "res3": (3, 5, 9), "res2": (5, 9, 7)}
-FINE = {"feature_semantic": (5, 9, 11)}
-COMMON = {
+COARSE: Shapes = {"feature_semantic": (2, 3, 16), "res3": (3, 5, 9), "res2": (5, 9, 7)}
+FINE: Shapes = {"feature_semantic": (5, 9, 11)}
+COMMON: Shapes = {
     "feature_panoptic": (5, 9, 11),
     "transformer_class_feature": (SLOTS, CHANNELS),
     "transformer_mask_feature": (SLOTS, CHANNELS),
@@ -63,7 +64,7 @@ COMMON = {
 
 
 def build(
-    own: Mapping[str, tuple[int, ...]] = FINE,
+    own: Shapes = FINE,
     config: ExperimentOptions = CONFIG,
     **kwargs: Any,
 ) -> Any:
@@ -114,11 +115,11 @@ class Equations:
         kernel = self.weights[f"{path}/_depthwise/_depthwise_conv/depthwise_kernel"]
         height, width = x.shape[1:3]
         padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
-        x = sum(
-            padded[:, dy : dy + height, dx : dx + width] * kernel[dy, dx, :, 0]
-            for dy in range(5)
-            for dx in range(5)
-        )
+        x = np.zeros_like(x, np.float64)
+        for dy in range(5):
+            for dx in range(5):
+                window = padded[:, dy : dy + height, dx : dx + width]
+                x += window * kernel[dy, dx, :, 0]
         x = np.maximum(self.normalize(x, f"{path}/_depthwise/_batch_norm"), 0)
         x = x @ self.weights[f"{path}/_pointwise/_conv/kernel"][0, 0]
         x = np.maximum(self.normalize(x, f"{path}/_pointwise/_batch_norm"), 0)
