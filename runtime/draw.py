@@ -18,7 +18,11 @@ _GOLDEN_RATIO = 0.618034  # spreads shades evenly, however many there are
 _WHITE = (255, 255, 255)
 _CONTOUR_VALUE = 255  # of all three channels
 _MIN_LABEL_SIDE = 96  # px: on smaller images text would hide the picture
-_MAX_LEGEND_SHARE = 0.5  # of the height of the image
+# px: on smaller images the legend stands beside the picture, not in it.
+_MIN_LEGEND_SIDE = 480
+_MAX_LEGEND_SHARE = 0.5  # of the height of the image, where the legend is in it
+_LEGEND_CHARACTERS = 20  # of the legend beside; its width must not change in a video
+_PANEL = (32, 32, 32)
 
 
 def draw_overlay(
@@ -38,10 +42,13 @@ def draw_overlay(
         segments: What to draw.
         colors: RGB color of each class.
         alpha: Weight of the colors, 0 to 1.
-        labels: Write names on things and a legend of the classes.
+        labels: Write names on things and a legend of the classes: in the lower left
+            corner, or beside a small image (a side below 480 pixels), which it would
+            hide. Images with a side below 96 pixels get neither.
 
     Returns:
-        uint8 `[H, W, 3]` RGB, a new array.
+        uint8 `[H, W, 3]` RGB, a new array. With a legend beside it is wider than the
+        image, always equally for images of one size.
     """
     shades = segment_colors(segments, colors)
     painted = _paint(segment_map, [(0, 0, 0), *shades])
@@ -53,7 +60,10 @@ def draw_overlay(
     if labels and min(image.shape[:2]) >= _MIN_LABEL_SIDE:
         scale = _font_scale(image.shape[0], image.shape[1])
         _draw_names(blended, segments, shades, scale)
-        _draw_legend(blended, segments, colors, scale)
+        rows = _legend_rows(segments)
+        if min(image.shape[:2]) < _MIN_LEGEND_SIDE:
+            return _add_legend(blended, rows, colors, scale)
+        _draw_legend(blended, rows, colors, scale)
     return np.asarray(blended, np.uint8)
 
 
@@ -175,13 +185,8 @@ def _draw_names(
         )
 
 
-def _draw_legend(
-    image: NDArray[np.uint8],
-    segments: "Sequence[Segment]",
-    colors: Sequence[Color],
-    scale: float,
-) -> None:
-    """Lists the classes in the image, largest first, in the lower left corner."""
+def _legend_rows(segments: "Sequence[Segment]") -> list[tuple[int, str]]:
+    """Gives class id and text of the classes in the image, largest first."""
     areas: dict[int, int] = {}
     names: dict[int, str] = {}
     counts: dict[int, int] = {}
@@ -189,21 +194,69 @@ def _draw_legend(
         areas[segment.class_id] = areas.get(segment.class_id, 0) + segment.area_px
         counts[segment.class_id] = counts.get(segment.class_id, 0) + segment.is_thing
         names[segment.class_id] = segment.class_name
-    order = sorted(areas, key=lambda class_id: -areas[class_id])
-    _, height, depth = text_size("Ag", scale)
-    row = height + depth + 4
-    order = order[: int(image.shape[0] * _MAX_LEGEND_SHARE) // row]
-    if not order:
+    return [
+        (c, f"{names[c]} x{counts[c]}" if counts[c] > 1 else names[c])
+        for c in sorted(areas, key=lambda class_id: -areas[class_id])
+    ]
+
+
+def _draw_legend(
+    image: NDArray[np.uint8],
+    rows: Sequence[tuple[int, str]],
+    colors: Sequence[Color],
+    scale: float,
+) -> None:
+    """Writes the legend into the lower left corner, in place."""
+    height = _row_height(scale)
+    rows = rows[: int(image.shape[0] * _MAX_LEGEND_SHARE) // height]
+    if not rows:
         return
-    lines = [f"{names[c]} x{counts[c]}" if counts[c] > 1 else names[c] for c in order]
-    width = max(text_size(line, scale)[0] for line in lines) + row + 6
-    top = image.shape[0] - row * len(order) - 4
+    width = max(text_size(text, scale)[0] for _, text in rows) + height + 6
+    top = image.shape[0] - height * len(rows) - 4
     panel = image[top:, :width]
     panel[...] = panel // 3
-    for place, (class_id, line) in enumerate(zip(order, lines, strict=True)):
-        y = top + 2 + place * row
-        image[y + 2 : y + row - 2, 3 : row - 1] = colors[class_id]
-        put_text(image, line, row + 2, y + row - depth - 2, scale=scale, color=_WHITE)
+    _write_rows(image, rows, colors, scale, left=0, top=top + 2)
+
+
+def _add_legend(
+    image: NDArray[np.uint8],
+    rows: Sequence[tuple[int, str]],
+    colors: Sequence[Color],
+    scale: float,
+) -> NDArray[np.uint8]:
+    """Returns the image with the legend in a panel on its right."""
+    height = _row_height(scale)
+    extra = text_size("n" * _LEGEND_CHARACTERS, scale)[0] + height + 6
+    canvas = cv2.copyMakeBorder(
+        image, 0, 0, 0, extra, cv2.BORDER_CONSTANT, value=_PANEL
+    )
+    rows = rows[: (image.shape[0] - 4) // height]
+    _write_rows(canvas, rows, colors, scale, left=image.shape[1], top=2)
+    return np.asarray(canvas, np.uint8)
+
+
+def _write_rows(
+    image: NDArray[np.uint8],
+    rows: Sequence[tuple[int, str]],
+    colors: Sequence[Color],
+    scale: float,
+    *,
+    left: int,
+    top: int,
+) -> None:
+    height = _row_height(scale)
+    depth = text_size("Ag", scale)[2]
+    for place, (class_id, text) in enumerate(rows):
+        y = top + place * height
+        box = image[y + 2 : y + height - 2, left + 3 : left + height - 1]
+        box[...] = colors[class_id]
+        baseline = y + height - depth - 2
+        put_text(image, text, left + height + 2, baseline, scale=scale, color=_WHITE)
+
+
+def _row_height(scale: float) -> int:
+    _, height, depth = text_size("Ag", scale)
+    return height + depth + 4
 
 
 def _font_scale(height: int, width: int) -> float:

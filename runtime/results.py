@@ -126,7 +126,8 @@ class PanopticResult:
             labels: Write names on things and a legend of the classes.
 
         Returns:
-            uint8 `[H, W, 3]` RGB, a new array.
+            uint8 `[H, W, 3]` RGB, a new array; wider than the image where a legend
+            stands beside it, see `draw_overlay`.
 
         Raises:
             UsageError: If `alpha` is not within 0 to 1.

@@ -173,11 +173,29 @@ def test_overlay_gives_things_of_one_class_different_colors() -> None:
 def test_overlay_works_on_any_size(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     panoptic = rng.choice([0, 1000, 2001, 2002], shape)
-    assert _result(panoptic).overlay().shape == (*shape, 3)
+    result = _result(panoptic)
+    assert result.overlay(labels=False).shape == (*shape, 3)
+    height, width, _ = result.overlay().shape
+    assert height == shape[0]
+    assert width == shape[1] if min(shape) < 96 else width > shape[1]
+
+
+def test_legend_of_a_small_image_stands_beside_it() -> None:
+    panoptic = np.zeros((120, 160), np.int32)
+    panoptic[60:] = 1000  # stuff alone, so that no names are written
+    plain = _result(panoptic).overlay(labels=False)
+    overlay = _result(panoptic).overlay()
+    np.testing.assert_array_equal(overlay[:, :160], plain)
+    panel = overlay[:, 160:]
+    for row, color in ((0, (70, 130, 180)), (1, (128, 64, 128))):
+        assert (panel == color).all(axis=2).any(), row
+    assert (panel > 200).all(axis=2).any()  # the text
+    # The frames of a video have one size, whatever they show.
+    assert _result(np.full((120, 160), VOID)).overlay().shape == overlay.shape
 
 
 def test_labels_and_legend_are_drawn_where_there_is_room() -> None:
-    result = _result(np.repeat(np.repeat(SMALL, 90, axis=0), 90, axis=1))
+    result = _result(np.repeat(np.repeat(SMALL, 200, axis=0), 200, axis=1))
     difference = cv2.absdiff(result.overlay(), result.overlay(labels=False))
     car = next(s for s in result.segments if s.is_thing)
     left, top, _, _ = car.box_xyxy
