@@ -3,13 +3,12 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
-from deeplab2_edge.errors import UsageError
+from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.wording import counted
 
 _EXAMPLES = """\
@@ -157,6 +156,11 @@ def _add_build(actions: Any) -> None:
         "--input", required=True, metavar="FOLDER", help="images with labels"
     )
     _add_dataset_option(parser)
+    parser.add_argument(
+        "--allow-unlabeled",
+        action="store_true",
+        help="write records of images without labels, for example to calibrate with",
+    )
     _add_output_options(parser)
 
 
@@ -231,12 +235,17 @@ def _run_build(args: argparse.Namespace) -> int:
     _check_counts(args)
     from deeplab2_edge.datasets.folders import open_folder
     from deeplab2_edge.datasets.registry import get_dataset
-    from deeplab2_edge.train.data import builders
 
     info = get_dataset(args.dataset) if args.dataset else None
     folder = open_folder(args.input, info)
-    if not folder.is_labelled:
-        print(f"note: {args.input} holds no labels, only images", file=sys.stderr)
+    if not folder.is_labelled and not args.allow_unlabeled:
+        raise DataError(
+            f"{args.input}: holds images and no label at all, so nothing can be "
+            "trained on it; put labels beside the images (`deeplab2-edge data check` "
+            "helps), or give --allow-unlabeled to write the images alone"
+        )
+    from deeplab2_edge.train.data import builders
+
     source = builders.FolderSource(folder)
     _print_report({"records": _build(source, args)}, args.json)
     return 0

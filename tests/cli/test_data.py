@@ -83,6 +83,23 @@ def test_build_then_check_the_records(
     assert "2 images, 2 labels" in capsys.readouterr().out
 
 
+def test_build_without_any_label_is_an_error(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "records"
+    with pytest.raises(DataError, match="no label at all.*--allow-unlabeled"):
+        run("build", "--input", folder / "images", "--output", output, "--quiet")
+    assert not output.exists()
+
+
+@pytest.mark.tf
+def test_build_without_labels_writes_images_if_asked(
+    folder: Path, tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--input", folder / "images", "--output", tmp_path / "records"]
+    words += ["--allow-unlabeled", "--shards", 1, "--workers", 1, "--quiet"]
+    assert run(*words) == 0
+    assert capsys.readouterr().out.startswith("3 train records in 1 shard, ")
+
+
 @pytest.mark.tf
 def test_synth_writes_records_and_a_folder(
     tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
