@@ -48,6 +48,9 @@ from deeplab2_edge.train.summaries import SummaryWriter
 tf = require("tensorflow", extra="train")
 tf_keras = require("tf_keras", extra="train")
 
+# Meta-architectures for which there are losses and a data pipeline.
+_TRAINABLE = ("deeplab_v3", "deeplab_v3_plus", "panoptic_deeplab")
+
 # Published rule: which root items a flag of the configuration leaves out.
 _SEMANTIC_LAST_LAYER = ("semantic_last_layer",)
 _INSTANCE_LAST_LAYERS = (
@@ -115,6 +118,7 @@ def train(
         CheckpointError: If a checkpoint to start from does not fit.
         DeepLabEdgeError: If training diverged.
     """
+    _check_architecture(config)
     info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
     validate_config(config, info, needs=("model_options", "train_dataset_options"))
     if stop_after is not None and stop_after < 1:
@@ -218,6 +222,7 @@ class _Run:
             self.info,
             seed=self.seed,
             start_step=first,
+            has_instances=_has_instances(self.config),
         )
         batches = iter(dataset)
         for step in range(first + 1, last + 1):
@@ -319,6 +324,21 @@ class _Meter:
     def status(self) -> str:
         total = self.means().get("total_loss") if self._count else None
         return "" if total is None else f"loss {total:.3f}"
+
+
+def _check_architecture(config: ExperimentOptions) -> None:
+    """Refuses networks whose losses or data this trainer does not have."""
+    name = config.model_options.meta_architecture
+    if name is not None and name not in _TRAINABLE:
+        raise ConfigError(
+            f"model_options: the meta-architecture is {name}; this version trains "
+            f"{', '.join(_TRAINABLE)}"
+        )
+
+
+def _has_instances(config: ExperimentOptions) -> bool:
+    panoptic = config.model_options.panoptic_deeplab
+    return panoptic is not None and panoptic.instance.enable
 
 
 def _check_classes(config: ExperimentOptions, info: DatasetInfo) -> None:
