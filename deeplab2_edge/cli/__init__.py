@@ -17,6 +17,7 @@ from deeplab2_edge.version import __version__
 COMMANDS = (
     "demo",
     "data",
+    "recipes",
     "train",
     "evaluate",
     "convert",

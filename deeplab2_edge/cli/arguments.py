@@ -4,6 +4,8 @@ import argparse
 import re
 from typing import Any
 
+from deeplab2_edge.errors import UsageError
+
 
 def add_command(
     subparsers: Any, name: str, *, help: str, description: str, examples: str
@@ -31,3 +33,19 @@ def parse_size(text: str) -> tuple[int, int]:
             f"{text!r}: expected HEIGHTxWIDTH in pixels, for example 257x513"
         )
     return int(match[1]), int(match[2])
+
+
+def check_size(size: tuple[int, int], output_stride: int, option: str) -> None:
+    """Refuses a canvas that a network of this output stride cannot take.
+
+    Raises:
+        UsageError: If a side is not k * output_stride + 1; the message names the
+            nearest sizes that fit.
+    """
+    from deeplab2_edge.config.sizes import expected_size, fits_stride
+
+    if not fits_stride(size, output_stride):
+        raise UsageError(
+            f"{option} is {size[0]}x{size[1]} (height x width); expected "
+            f"{expected_size(size, output_stride, as_option=True)}"
+        )

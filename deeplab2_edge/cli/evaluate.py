@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import add_command, parse_size
+from deeplab2_edge.cli.arguments import add_command, check_size, parse_size
 
 if TYPE_CHECKING:
     from deeplab2_edge.metrics import EvaluationReport
@@ -73,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
         from deeplab2_edge.train.evaluation import evaluate_checkpoint
 
         config = load_config(find_config(args.model, args.config))
+        if args.input_size:
+            stride = config.model_options.backbone.output_stride
+            check_size(args.input_size, stride, "--input-size")
         canvas = args.input_size or config.eval_dataset_options.crop_size
         data = open_samples(
             args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)

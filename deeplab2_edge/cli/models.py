@@ -4,8 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from deeplab2_edge.cli.arguments import add_command, parse_size
-from deeplab2_edge.errors import UsageError
+from deeplab2_edge.cli.arguments import add_command, check_size, parse_size
 
 _BACKBONES = ("mobilenet_v3_small", "mobilenet_v3_large")
 _OUTPUT_STRIDES = (8, 16, 32)
@@ -65,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
         and all((side - 1) % stride == 0 and side > stride for side in size)
     ]
     if not variants:
-        raise UsageError(
-            f"--input-size is {size[0]}x{size[1]}; each side must be k * "
-            f"{args.output_stride or min(_OUTPUT_STRIDES)} + 1, for example 257x513"
-        )
+        check_size(size, args.output_stride or min(_OUTPUT_STRIDES), "--input-size")
     from deeplab2_edge.progress import progress
 
     rows = [

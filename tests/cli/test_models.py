@@ -25,7 +25,11 @@ def test_size_that_fits_no_stride_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models", "--input-size", "256x512"]) == 2
-    assert "k * 8 + 1" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "deeplab2-edge models: --input-size is 256x512 (height x width); expected "
+        "k * output_stride + 1 for each side (output_stride is 8). Nearest that fits: "
+        "249x505 and 257x513\n"
+    )
 
 
 def test_unreadable_size_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
