@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 
-from deeplab2_edge.checkpoints import variable_paths
+from deeplab2_edge.checkpoints import load_weights, save_weights, variable_paths
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import DropPath
 from deeplab2_edge.layers.dual_path import (
@@ -34,7 +35,6 @@ DEFAULTS = LayerDefaults(batch_norm_momentum=0.75, batch_norm_epsilon=EPSILON)
 HEIGHT, WIDTH, PIXEL_CHANNELS = 3, 5, 10
 SLOTS, MEMORY_CHANNELS = 6, 12
 BASE = 16
-# Keys half as wide as the base, so that no two widths are equal by accident.
 OPTIONS = DualPathOptions(
     num_heads=4,
     bottleneck_expansion=2,
@@ -343,6 +343,14 @@ def test_transformer_is_rebuilt_from_its_configuration() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_compiled_transformer_is_the_same() -> None:
+    model = build()
+    randomize(model)
+    compiled = tf.function(model, jit_compile=True)
+    for mine, theirs in zip(compiled(inputs(2)), model(inputs(2)), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-4)
+
+
 def test_tensors_have_four_axes_at_most() -> None:
     for layer in build().layers:
         for tensor in tf.nest.flatten(layer.output):
@@ -404,6 +412,19 @@ def test_memory_feature_is_the_first_slots_for_every_sample(batch: int) -> None:
     assert variable.shape == (1, MAX_SLOTS, 7)
     found = model(np.zeros((batch, 9, 9, 3), np.float32))[1]
     np.testing.assert_array_equal(found, np.repeat(variable[:, :5], batch, axis=0))
+
+
+def test_memory_feature_travels_through_a_checkpoint(tmp_path: Path) -> None:
+    def model() -> Any:
+        image = tf_keras.Input((9, 9, 3))
+        x = tf_keras.layers.Conv2D(4, 1, name="encoder/_stem/_conv")(image)
+        return tf_keras.Model(image, [x, memory_feature(x, "encoder", 5, 7)])
+
+    first, second = model(), model()
+    prefix = save_weights(first, tmp_path / "ckpt")
+    assert load_weights(second, prefix).is_exact
+    image = np.zeros((1, 9, 9, 3), np.float32)
+    np.testing.assert_array_equal(first(image)[1], second(image)[1])
 
 
 @pytest.mark.parametrize("slots", [0, MAX_SLOTS + 1])
