@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import assets, checkpoints, keys
 from deeplab2_edge.config import ExperimentOptions, load_config
+from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration
 from deeplab2_edge.convert.images import ImageSet, open_data
@@ -219,12 +220,10 @@ def choose_canvas(
                 "or give --input-size"
             )
         asked = (crop[0], crop[1])
-    nearest = [max(round((side - 1) / stride), 1) * stride + 1 for side in asked]
-    if nearest != list(asked):
+    if not fits_stride(asked, stride):
         raise UsageError(
-            f"{place} is {asked[0]}x{asked[1]} (height x width); each side must be "
-            f"k * {stride} + 1 (output stride {stride}); nearest is "
-            f"{nearest[0]}x{nearest[1]}"
+            f"{place} is {asked[0]}x{asked[1]} (height x width); expected "
+            f"{expected_size(asked, stride, as_option=True)}"
         )
     if asked[0] * asked[1] > MAX_CANVAS_PIXELS:
         raise UsageError(
