@@ -38,6 +38,9 @@ class DualPathOptions:
             pixels pass unchanged.
         transformer_activation: What makes weights of logits: `"softmax"` over the
             keys, or `"sigmoid"` of each.
+
+    Raises:
+        ValueError: If the activation is unknown or there are no heads.
     """
 
     num_heads: int = 8
@@ -55,6 +58,8 @@ class DualPathOptions:
                 f"transformer_activation is {self.transformer_activation!r}; "
                 "must be 'softmax' or 'sigmoid'"
             )
+        if self.num_heads < 1:
+            raise ValueError(f"num_heads is {self.num_heads}; must be at least 1")
 
 
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
@@ -156,14 +161,6 @@ def memory_feature(reference: Any, path: str, slots: int, channels: int) -> Any:
         `[B, slots, channels]`, not activated.
     """
     return MemoryFeature(slots, channels, name=path)(reference)
-
-
-def batch_norm_in_float32(name: str, defaults: LayerDefaults, **kwargs: Any) -> Any:
-    """Makes a `batch_norm` whose result is float32 under mixed precision, too."""
-    config = batch_norm(name, defaults, **kwargs).get_config()
-    return tf_keras.layers.BatchNormalization.from_config(
-        {**config, "dtype": "float32"}
-    )
 
 
 def dual_path_transformer(
@@ -301,7 +298,9 @@ def _attend(
         (num_heads, num_queries * num_keys), name=f"{path}/_flat_similarity"
     )(logits)
     # float32 under mixed precision, too: thousands of keys share one sum.
-    x = batch_norm_in_float32(f"{path}/_batch_norm_similarity", defaults, axis=1)(x)
+    x = batch_norm(
+        f"{path}/_batch_norm_similarity", defaults, axis=1, dtype="float32"
+    )(x)
     x = tf_keras.layers.Reshape(
         (num_heads, num_queries, num_keys), dtype="float32", name=f"{path}/_logits"
     )(x)

@@ -362,9 +362,11 @@ def test_widths_that_heads_do_not_divide_are_refused() -> None:
         build(dataclasses.replace(OPTIONS, num_heads=3))
 
 
-def test_unknown_activation_is_refused() -> None:
+def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="'softmax' or 'sigmoid'"):
         DualPathOptions(transformer_activation="relu")
+    with pytest.raises(ValueError, match="num_heads is 0"):
+        DualPathOptions(num_heads=0)
 
 
 def test_variables_are_those_of_published_checkpoints() -> None:
