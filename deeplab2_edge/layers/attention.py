@@ -1,4 +1,4 @@
-"""What the attention layers share: options, normalization of terms, relative shifts.
+"""What the attention layers share: options, normalization of terms, positions.
 
 Attention here adds several terms before the softmax (content, query position, key
 position) and several after it (content, position), and normalizes every term by itself,
@@ -10,12 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.layers.replay import is_second
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
 tf_keras: Any = require("tf_keras", extra="train")
 
 _ACTIVATIONS = ("softmax", "sigmoid")
+# Published tables reach this far either way.
+_MAX_DISTANCE = 254
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class TermNormalization(tf_keras.layers.Layer):  # type: ignore[misc]
         replica = tf.distribute.get_replica_context() if self.synchronized else None
         if replica is not None and replica.num_replicas_in_sync > 1:
             mean, variance, count = _synchronize(replica, mean, variance, count)
+        if is_second():
+            return self._affine(mean, variance)
         # A replica without samples learns nothing.
         rate = (1.0 - self.momentum) * tf.cast(count > 0, tf.float32)
         for moving, value in (
@@ -208,48 +216,56 @@ def _synchronize(
     return mean, tf.maximum(variance, 0.0), weights[0, 0, 0]
 
 
-def skew(x: Any, length: int, stride: int = 1) -> Any:
-    """Turns columns that count relative positions into columns that count keys.
+@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
+class RelativePositions(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Holds one vector per distance -254..254 along an axis, shared by all heads.
 
-    Only PAD, RESHAPE and SLICE: element (l, j) of a row-major `[L, P]` array lies at
-    `l * P + j`; read again with rows of `P - stride`, every row starts `stride` later.
-
-    Args:
-        x: `[N, h, ceil(L / stride), 2 L - 1]`; query `i` stands at `stride * i`.
-        length: `L`.
-        stride: Distance of the queries.
-
-    Returns:
-        `[N, h, ceil(L / stride), L]`: `y[..., i, m] = x[..., i, m - stride i + L - 1]`.
-    """
-    heads, rows, width = x.shape[1:]
-    padded = _padded_width(length, stride)
-    x = tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, padded - width]])
-    x = tf.reshape(x, (-1, heads, rows * padded))
-    x = x[:, :, length - 1 : length - 1 + rows * (padded - stride)]
-    x = tf.reshape(x, (-1, heads, rows, padded - stride))
-    return x[..., :length]
-
-
-def unskew(x: Any, length: int, stride: int = 1) -> Any:
-    """Is the inverse of `skew`: columns count relative positions, with zeros where none.
+    The table has this size whatever the length of the axis.
 
     Args:
-        x: `[N, h, ceil(L / stride), L]`.
-        length: `L`.
-        stride: Distance of the queries.
-
-    Returns:
-        `[N, h, ceil(L / stride), P]` with `P >= 2 L - 1` columns:
-        `y[..., i, j] = x[..., i, j + stride i - L + 1]`.
+        depth: Size of a vector.
+        initial_std: Standard deviation of its first values.
     """
-    heads, rows = x.shape[1:3]
-    padded = _padded_width(length, stride)
-    x = tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, padded - stride - length]])
-    x = tf.reshape(x, (-1, heads, rows * (padded - stride)))
-    x = tf.pad(x, [[0, 0], [0, 0], [length - 1, stride * rows - length + 1]])
-    return tf.reshape(x, (-1, heads, rows, padded))
 
+    def __init__(self, depth: int, initial_std: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.depth = depth
+        self.initial_std = initial_std
 
-def _padded_width(length: int, stride: int) -> int:
-    return max(2 * length - 1, length + stride)
+    def build(self, input_shape: Any) -> None:
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(2 * _MAX_DISTANCE + 1, self.depth),
+            dtype=tf.float32,
+            initializer=tf_keras.initializers.TruncatedNormal(stddev=self.initial_std),
+            experimental_autocast=False,
+        )
+        super().build(input_shape)
+
+    def vectors(self, distances: NDArray[np.int64], scale: float = 1.0) -> Any:
+        """Looks up the vectors of distances.
+
+        Args:
+            distances: Of any shape; key position minus query position.
+            scale: What one pixel of distance is in the table. Between two rows the
+                vectors are interpolated linearly; beyond 254 the last row counts.
+
+        Returns:
+            Float32 `[*distances.shape, depth]`.
+        """
+        nearest, farthest = int(distances.min()), int(distances.max())
+        place = np.arange(nearest, farthest + 1) * scale + _MAX_DISTANCE
+        place = np.clip(place, 0, 2 * _MAX_DISTANCE)
+        lower = np.floor(place).astype(np.int32)
+        rest = (place - lower).astype(np.float32)[:, None]
+        rows = tf.gather(self.embeddings, lower)
+        if rest.any():
+            upper = np.minimum(lower + 1, 2 * _MAX_DISTANCE)
+            rows += rest * (tf.gather(self.embeddings, upper) - rows)
+        # The rows first: the gradient of the second look-up, which has many repeats,
+        # then is a small dense table.
+        return tf.gather(rows, (distances - nearest).astype(np.int32))
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"depth": self.depth, "initial_std": self.initial_std}
+        return {**super().get_config(), **config}

@@ -1,5 +1,13 @@
 """Axial attention: self-attention along the height, then along the width.
 
+The terms with relative positions are batched matrix products with the query (or key)
+position as the batch: `[L, X, d] x [L, d, L]`. That is one transposition more than the
+skewing trick of relative attention (multiply with the table of all `2 L - 1` distances,
+then shift every row by padding and reshaping) and half the multiplications. On a CPU it
+is faster at every size measured, most in training; see `benchmarks/attention.py`. GPUs
+and TPUs, not measured, get the same form: it is the one with the largest matrix
+products and no unaligned copies.
+
 References:
     Wang et al., Axial-DeepLab: Stand-Alone Axial-Attention for Panoptic
     Segmentation, ECCV 2020, arXiv:2003.07853.
@@ -9,12 +17,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deeplab2_edge.layers.attention import (
     AttentionOptions,
+    RelativePositions,
     TermNormalization,
-    skew,
-    unskew,
 )
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.normalization import batch_norm
@@ -25,9 +33,9 @@ tf_keras: Any = require("tf_keras", extra="train")
 
 __all__ = ["AttentionOptions", "AxisAttention", "axial_attention"]
 
-# Published tables reach 254 positions either way, whatever the length of the axis.
-_MAX_DISTANCE = 254
 _AXES = ("height", "width")
+# Fewest queries of a block of local attention: smaller matrix products waste time.
+_MIN_BLOCK = 32
 
 
 def axial_attention(
@@ -49,7 +57,9 @@ def axial_attention(
         options: Terms, heads and expansions.
         defaults: What all layers share.
         stride: Of the queries that are kept, on both axes.
-        trained_size: See `AxisAttention`, per axis (height, width).
+        trained_size: Height and width of the map the weights were trained at, to
+            stretch relative positions to the map at hand. `None`: distances keep their
+            meaning in pixels. See `AxisAttention`.
 
     Returns:
         `[B, ceil(H / stride), ceil(W / stride), round(filters * value_expansion)]`,
@@ -70,47 +80,8 @@ def axial_attention(
 
 
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
-class RelativePositions(tf_keras.layers.Layer):  # type: ignore[misc]
-    """Holds one vector per relative position -254..254, shared by all heads."""
-
-    def __init__(self, depth: int, initial_std: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.depth = depth
-        self.initial_std = initial_std
-
-    def build(self, input_shape: Any) -> None:
-        self.embeddings = self.add_weight(
-            name="embeddings",
-            shape=(2 * _MAX_DISTANCE + 1, self.depth),
-            initializer=tf_keras.initializers.TruncatedNormal(stddev=self.initial_std),
-            experimental_autocast=False,
-        )
-        super().build(input_shape)
-
-    def rows(self, length: int, trained_length: int | None = None) -> Any:
-        """Returns float32 `[2 L - 1, depth]` for the distances `1 - L .. L - 1`."""
-        distances = np.arange(1 - length, length, dtype=np.float64)
-        if trained_length is not None and length > 1:
-            distances *= (trained_length - 1) / (length - 1)
-        index = np.clip(distances + _MAX_DISTANCE, 0, 2 * _MAX_DISTANCE)
-        lower = np.floor(index).astype(np.int32)
-        fraction = (index - lower).astype(np.float32)[:, None]
-        if not fraction.any() and lower[-1] - lower[0] == 2 * length - 2:
-            return self.embeddings[lower[0] : lower[-1] + 1]
-        upper = np.minimum(lower + 1, 2 * _MAX_DISTANCE)
-        below = tf.gather(self.embeddings, lower)
-        if not fraction.any():
-            return below
-        return below + fraction * (tf.gather(self.embeddings, upper) - below)
-
-    def get_config(self) -> dict[str, Any]:
-        config = {"depth": self.depth, "initial_std": self.initial_std}
-        return {**super().get_config(), **config}
-
-
-@tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
 class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
-    """Lets every pixel look along one axis of the map.
+    """Lets every pixel look along one axis of a map.
 
     With queries q, keys k, values v of one head and tables E of relative positions,
     query l and key m:
@@ -118,13 +89,23 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         logit[l, m] = N(q_l . k_m) + N(q_l . Eq[m - l]) + N(k_m . Ek[m - l])
         out[l]      = N(sum_m a[l, m] v_m) + N(sum_m a[l, m] Ev[m - l])
 
-    where a is the softmax over m and every N is a batch normalization of its own.
+    where a is the softmax over m and every N is a batch normalization of its own. At
+    inference the normalizations are folded into the projection and into q and k.
 
     Any length works with any checkpoint. By default relative positions keep their
-    meaning in pixels: the tables' rows `-(L - 1) .. L - 1` are used, and distances
-    beyond 254 share the last row. With `trained_length` they keep their meaning as
-    parts of the axis: distance d of L pixels reads, linearly interpolated, row
-    `d * (trained_length - 1) / (L - 1)`.
+    meaning in pixels: for L <= 255 rows `254 - (L - 1) .. 254 + (L - 1)` of the tables
+    are used, and on longer axes distances beyond 254 share the last row. With
+    `trained_length` they keep their meaning as parts of the axis: distance d reads,
+    linearly interpolated, row `254 + d * (trained_length - 1) / (L - 1)`.
+
+    With `options.span` s, keys farther than s are not seen. Queries then go in blocks
+    of b = max(s, 32), each with its window of b + 2 s keys: time and memory grow with
+    `L * (b + 2 s)` and not with the square of L, and the largest tensor holds that
+    many logits per head and sequence. On an axis no longer than a window nothing is
+    gained, and the whole axis is one block.
+
+    Batch statistics are those of all queries and, with a span, of the pairs that see
+    each other. They and the softmax are float32 whatever the precision of the rest.
 
     Args:
         axis: `"height"` or `"width"`.
@@ -132,12 +113,12 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         value_depth: Likewise of values.
         options: Terms, heads and activation.
         defaults: Batch normalization.
-        stride: Every `stride`-th query is kept. Training computes all of them: they
-            belong to the batch statistics.
+        stride: Every `stride`-th query is kept. Inference computes no others; training
+            does, because they belong to the batch statistics.
         trained_length: Length of the axis the weights were trained at.
 
     Raises:
-        ValueError: If a depth is not a multiple of the heads.
+        ValueError: If `axis` is unknown or a depth is not a multiple of the heads.
     """
 
     def __init__(
@@ -153,10 +134,12 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if axis not in _AXES:
+            raise ValueError(f"axis is {axis!r}; must be one of {', '.join(_AXES)}")
         heads = options.num_heads
         if key_depth % heads or value_depth % heads:
             raise ValueError(
-                f"{self.name}: keys of {key_depth} and values of {value_depth} channels "
+                f"{self.name}: {key_depth} key and {value_depth} value channels "
                 f"cannot be split among {heads} heads"
             )
         self.axis = axis
@@ -170,14 +153,19 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
     def build(self, input_shape: Any) -> None:
         options, heads = self.options, self.options.num_heads
         channels = int(input_shape[-1])
+        # What shares a place on the axis: the heads and, for the height, the columns.
+        columns = int(input_shape[2]) if self.axis == "height" else 1
+        self._num_fellows = columns * heads
+        width = 2 * self.key_depth + self.value_depth
         self.qkv_kernel = self.add_weight(
             name="qkv_kernel",
-            shape=(channels, 2 * self.key_depth + self.value_depth),
+            shape=(channels, width),
+            dtype=tf.float32,
             initializer=tf_keras.initializers.TruncatedNormal(stddev=channels**-0.5),
             experimental_autocast=False,
         )
         self.qkv_norm = batch_norm(f"{self.name}/_batch_norm_qkv", self.defaults)
-        self.qkv_norm.build((None, None, 2 * self.key_depth + self.value_depth))
+        self.qkv_norm.build((None, None, width))
         self.similarity_norm = self._term_norm(
             "_batch_norm_similarity",
             options.use_content_similarity
@@ -189,56 +177,39 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
             options.retrieve_value_content + options.retrieve_value_rpe,
             self.value_depth // heads,
         )
-        logit_std = options.initialization_std_for_query_key_rpe
-        self.query_positions = self.key_positions = self.value_positions = None
-        if options.use_query_rpe_similarity:
-            self.query_positions = self._table(
-                "_query_rpe", self.key_depth // heads, logit_std
-            )
-        if options.use_key_rpe_similarity:
-            self.key_positions = self._table(
-                "_key_rpe", self.key_depth // heads, logit_std
-            )
-        if options.retrieve_value_rpe:
-            self.value_positions = self._table(
-                "_value_rpe",
-                self.value_depth // heads,
-                options.initialization_std_for_value_rpe,
-            )
+        key_std = options.initialization_std_for_query_key_rpe
+        value_std = options.initialization_std_for_value_rpe
+        for name, is_used, depth, std in (
+            ("query", options.use_query_rpe_similarity, self.key_depth, key_std),
+            ("key", options.use_key_rpe_similarity, self.key_depth, key_std),
+            ("value", options.retrieve_value_rpe, self.value_depth, value_std),
+        ):
+            table = None
+            if is_used:
+                path = f"{self.name}/_{name}_rpe"
+                table = RelativePositions(depth // heads, std, name=path)
+                table.build(None)
+            setattr(self, f"{name}_positions", table)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         training = bool(training)
-        height, width = inputs.shape[1:3]
-        length = height if self.axis == "height" else width
-        z = self._project(inputs, training)
-        query, key, value = (
-            self._to_sequences(part)
-            for part in tf.split(
-                z, [self.key_depth, self.key_depth, self.value_depth], -1
-            )
+        axis = 1 + _AXES.index(self.axis)
+        length = int(inputs.shape[axis])
+        # The statistics of a batch include the queries that are dropped.
+        stride = 1 if training else self.stride
+        windows = _windows(length, self.options.span, stride)
+        projected = self._project(inputs, training)
+        query, key, value = tf.split(
+            projected, [self.key_depth, self.key_depth, self.value_depth], axis=-1
         )
-        terms = [tf.cast(t, tf.float32) for t in self._logits(query, key, length)]
-        scale, shift = self._affine(self.similarity_norm, terms, (0, 2, 3), training)
-        logits = sum(t * scale[s, :, :, None] for s, t in enumerate(terms))
-        if self.options.self_attention_activation == "softmax":
-            # A shift per head changes no softmax; its gradient is exactly 0.
-            weights = tf.nn.softmax(logits + 0.0 * tf.reduce_sum(shift))
-        else:
-            weights = tf.sigmoid(logits + tf.reduce_sum(shift, 0)[:, :, None])
-        weights = tf.cast(weights, z.dtype)
-        retrieved = [
-            tf.cast(t, tf.float32) for t in self._retrieve(weights, value, length)
-        ]
-        scale, shift = self._affine(self.output_norm, retrieved, (0, 2), training)
-        out = sum(
-            t * scale[s, :, None, :] + shift[s, :, None, :]
-            for s, t in enumerate(retrieved)
-        )
-        out = self._from_sequences(tf.cast(out, z.dtype), (height, width))
-        if self.axis == "height":
-            return out[:, :: self.stride]
-        return out[:, :, :: self.stride]
+        query = _every(query, stride, axis)
+        weights, zero = self._weights(query, key, windows, training)
+        terms = self._retrieve(tf.cast(weights, value.dtype), value, windows)
+        size = [-1, *inputs.shape[1:3], self.value_depth]
+        size[axis] = windows.num_queries
+        out = self._combine([tf.reshape(term, size) for term in terms], zero, training)
+        return _every(out, self.stride // stride, axis)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -271,79 +242,306 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         norm.build(None)
         return norm
 
-    def _table(self, edge: str, depth: int, initial_std: float) -> Any:
-        table = RelativePositions(depth, initial_std, name=f"{self.name}/{edge}")
-        table.build(None)
-        return table
-
     def _project(self, x: Any, training: bool) -> Any:
-        height, width, channels = x.shape[1:]
-        kernel = tf.cast(self.qkv_kernel, x.dtype)[None, None]
-        z = tf.nn.conv2d(x, kernel, 1, "VALID")
-        # Rank 3, as in the published training: the fused kernel, which takes rank 4,
-        # keeps another moving variance.
-        flat = tf.reshape(z, (-1, height * width, z.shape[-1]))
-        return tf.reshape(self.qkv_norm(flat, training=training), tf.shape(z))
+        """Returns `[B, H, W, Dk + Dk + Dv]`: normalized queries, keys, values."""
+        norm = self.qkv_norm
+        if training and norm.trainable:
+            z = _conv1x1(x, self.qkv_kernel)
+            # Rank 3, as the published networks were trained: Keras' fused kernel for
+            # rank 4 keeps another (Bessel's) moving variance.
+            flat = tf.reshape(z, (-1, z.shape[1] * z.shape[2], z.shape[3]))
+            flat = tf.cast(norm(flat, training=True), z.dtype)
+            return tf.reshape(flat, (-1, *z.shape[1:]))
+        scale = norm.gamma * tf.math.rsqrt(norm.moving_variance + norm.epsilon)
+        shift = norm.beta - norm.moving_mean * scale
+        if self._is_output_norm_folded(training):
+            # The weights of a query add up to 1, so what is added to values is added
+            # to the result.
+            output_scale, output_shift = self.output_norm.moving_affine()
+            value_scale = tf.reshape(output_scale[0], (self.value_depth,))
+            value_shift = tf.reshape(tf.reduce_sum(output_shift, 0), value_scale.shape)
+            ones = tf.ones(2 * self.key_depth)
+            value_scale = tf.concat([ones, value_scale], axis=0)
+            scale *= value_scale
+            shift = shift * value_scale + tf.concat([0.0 * ones, value_shift], axis=0)
+        return _conv1x1(x, self.qkv_kernel * scale) + tf.cast(shift, x.dtype)
 
-    def _affine(
-        self, norm: Any, terms: list[Any], axes: tuple[int, ...], training: bool
-    ) -> tuple[Any, Any]:
-        if not (training and norm.trainable):
-            return norm.moving_affine()
-        moments = [tf.nn.moments(term, axes) for term in terms]
-        shape = (norm.num_heads, norm.depth)
-        count = tf.size(terms[0]) / (norm.num_heads * norm.depth)
-        return norm.batch_affine(
-            [tf.reshape(mean, shape) for mean, _ in moments],
-            [tf.reshape(variance, shape) for _, variance in moments],
-            tf.cast(count, tf.float32),
+    def _is_output_norm_folded(self, training: bool) -> bool:
+        return (
+            not training
+            and self.options.retrieve_value_content
+            and self.options.self_attention_activation == "softmax"
         )
 
-    def _logits(self, query: Any, key: Any, length: int) -> list[Any]:
-        terms = []
-        if self.options.use_content_similarity:
-            terms.append(tf.matmul(query, key, transpose_b=True))
-        if self.query_positions is not None:
-            rows = tf.cast(self._rows(self.query_positions, length), query.dtype)
-            terms.append(skew(tf.matmul(query, rows, transpose_b=True), length))
-        if self.key_positions is not None:
-            # As a function of the query the row falls: reverse, skew, swap the axes.
-            rows = tf.cast(self._rows(self.key_positions, length), key.dtype)[::-1]
-            skewed = skew(tf.matmul(key, rows, transpose_b=True), length)
-            terms.append(tf.transpose(skewed, (0, 1, 3, 2)))
-        return terms
-
-    def _retrieve(self, weights: Any, value: Any, length: int) -> list[Any]:
-        terms = []
-        if self.options.retrieve_value_content:
-            terms.append(tf.matmul(weights, value))
-        if self.value_positions is not None:
-            rows = tf.cast(self._rows(self.value_positions, length), value.dtype)
-            by_distance = unskew(weights, length)[..., : 2 * length - 1]
-            terms.append(tf.matmul(by_distance, rows))
-        return terms
-
-    def _rows(self, table: Any, length: int) -> Any:
-        return table.rows(length, self.trained_length)
-
-    def _to_sequences(self, x: Any) -> Any:
-        """Turns `[B, H, W, h d]` into `[N, h, L, d]`."""
-        height, width, channels = x.shape[1:]
-        heads = self.options.num_heads
-        depth = channels // heads
-        # Heads travel with the other axis, so one transposition of rank 4 is enough.
-        if self.axis == "height":
-            shape, length = (-1, height, width * heads, depth), height
+    def _weights(
+        self, query: Any, key: Any, windows: "_Windows", training: bool
+    ) -> tuple[Any, Any]:
+        """Returns float32 `[X, rows, width]`, and a zero for the shifts' gradient."""
+        norm = self.similarity_norm
+        if training and norm.trainable:
+            terms = self._logits(query, key, None, windows)
+            terms = [tf.cast(term, tf.float32) for term in terms]
+            scale, shift = norm.batch_affine(*self._moments(terms, windows))
+            terms = [
+                self._by_head(term) * scale[s][..., None]
+                for s, term in enumerate(terms)
+            ]
         else:
-            shape, length = (-1, width, heads, depth), width
-        x = tf.transpose(tf.reshape(x, shape), (0, 2, 1, 3))
-        return tf.reshape(x, (-1, heads, length, depth))
+            scale, shift = norm.moving_affine()
+            terms = self._logits(query, key, scale, windows)
+            terms = [tf.cast(term, tf.float32) for term in terms]
+        logits = tf.reshape(tf.add_n(terms), (-1, windows.rows, windows.width))
+        if self.options.self_attention_activation == "sigmoid":
+            logits = self._by_head(logits) + tf.reduce_sum(shift, axis=0)[..., None]
+            logits = tf.reshape(logits, (-1, windows.rows, windows.width))
+            if windows.seen is None:
+                return tf.sigmoid(logits), 0.0
+            return self._over_windows(tf.sigmoid(logits), windows, tf.multiply), 0.0
+        if windows.seen is not None:
+            logits = self._over_windows(
+                logits, windows, lambda x, seen: x - 1e9 * (1.0 - seen)
+            )
+        # A shift that all keys share changes no softmax. Its gradient is 0, not
+        # missing.
+        return tf.nn.softmax(logits), 0.0 * tf.reduce_sum(shift)
 
-    def _from_sequences(self, x: Any, size: tuple[int, int]) -> Any:
-        heads, length, depth = x.shape[1:]
-        height, width = size
-        columns = width * heads if self.axis == "height" else heads
-        x = tf.transpose(tf.reshape(x, (-1, columns, length, depth)), (0, 2, 1, 3))
-        if self.axis == "height":
-            return tf.reshape(x, (-1, length, width, heads * depth))
-        return tf.reshape(x, (-1, height, length, heads * depth))
+    def _logits(
+        self, query: Any, key: Any, scale: Any, windows: "_Windows"
+    ) -> list[Any]:
+        """Returns the terms `[X, rows, width]`, scaled per head unless that is None."""
+        terms: list[Any] = []
+
+        def scaled(x: Any) -> Any:
+            if scale is None:
+                return x
+            channels = tf.tile(scale[len(terms)], (1, x.shape[-1] // len(scale[0])))
+            return x * tf.cast(tf.reshape(channels, (-1,)), x.dtype)
+
+        if self.options.use_content_similarity:
+            rows = _by_sequence(self._query_blocks(scaled(query), windows))
+            columns = _by_sequence(self._key_windows(key, windows))
+            terms.append(tf.matmul(rows, columns, transpose_b=True))
+        if self.query_positions is not None:
+            vectors = self._vectors(self.query_positions, windows, query.dtype)
+            rows = _by_position(self._query_blocks(scaled(query), windows))
+            term = tf.matmul(rows, vectors, transpose_b=True)
+            terms.append(tf.transpose(term, (1, 0, 2)))
+        if self.key_positions is not None:
+            vectors = self._vectors(self.key_positions, windows, key.dtype)
+            columns = _by_position(self._key_windows(scaled(key), windows))
+            term = tf.matmul(columns, vectors, transpose_b=True)
+            terms.append(tf.transpose(term, (1, 2, 0)))
+        return terms
+
+    def _retrieve(self, weights: Any, value: Any, windows: "_Windows") -> list[Any]:
+        """Returns the terms `[P, queries, K, d]`; see `_along_axis`."""
+        terms = []
+        fellows = self._num_fellows
+        depth = self.value_depth // self.options.num_heads
+        if self.options.retrieve_value_content:
+            columns = _by_sequence(self._key_windows(value, windows))
+            term = tf.matmul(weights, columns)
+            term = tf.reshape(term, (-1, fellows, windows.rows, depth))
+            terms.append(tf.transpose(term, (0, 2, 1, 3)))
+        if self.value_positions is not None:
+            vectors = self._vectors(self.value_positions, windows, value.dtype)
+            term = tf.matmul(tf.transpose(weights, (1, 0, 2)), vectors)
+            term = tf.reshape(term, (windows.rows, -1, fellows, depth))
+            terms.append(tf.transpose(term, (1, 0, 2, 3)))
+        if windows.num_blocks > 1:
+            padded = windows.num_blocks * windows.rows
+            terms = [tf.reshape(t, (-1, padded, fellows, depth)) for t in terms]
+            terms = [term[:, : windows.num_queries] for term in terms]
+        return terms
+
+    def _combine(self, terms: list[Any], zero: Any, training: bool) -> Any:
+        """Normalizes and adds what was retrieved, `[B, H, W, Dv]` each."""
+        norm = self.output_norm
+        dtype = terms[0].dtype
+        shape = (norm.num_terms, self.value_depth)
+        if not (training and norm.trainable):
+            scale, shift = (tf.reshape(t, shape) for t in norm.moving_affine())
+            scaled = [t * tf.cast(scale[s], dtype) for s, t in enumerate(terms)]
+            if not self._is_output_norm_folded(training):
+                return tf.add_n(scaled) + tf.cast(tf.reduce_sum(shift, 0), dtype)
+            return tf.add_n([terms[0], *scaled[1:]])
+        terms = [tf.cast(term, tf.float32) for term in terms]
+        moments = [tf.nn.moments(term, (0, 1, 2)) for term in terms]
+        size = (norm.num_heads, norm.depth)
+        means, variances = (
+            [tf.reshape(moment, size) for moment in group]
+            for group in zip(*moments, strict=True)
+        )
+        count = tf.cast(tf.size(terms[0]) // self.value_depth, tf.float32)
+        affine = norm.batch_affine(means, variances, count)
+        scale, shift = (tf.reshape(t, shape) for t in affine)
+        out = tf.add_n([term * scale[s] for s, term in enumerate(terms)])
+        return tf.cast(out + (tf.reduce_sum(shift, 0) + zero), dtype)
+
+    def _moments(
+        self, terms: list[Any], windows: "_Windows"
+    ) -> tuple[list[Any], list[Any], Any]:
+        """Returns means, variances and count of the pairs that see each other."""
+        heads = self.options.num_heads
+        pairs = windows.rows * windows.width
+        if windows.seen is None:
+            by_head = [tf.reshape(t, (-1, heads, pairs)) for t in terms]
+            moments = [tf.nn.moments(t, (0, 2)) for t in by_head]
+            count = tf.cast(tf.size(terms[0]) // heads, tf.float32)
+        else:
+            sequences = tf.shape(terms[0])[0] // (windows.num_blocks * heads)
+            count = tf.cast(sequences, tf.float32) * float(windows.seen.sum())
+            moments = []
+            for term in terms:
+                total = self._seen_sum(term, windows)
+                mean = tf.math.divide_no_nan(total, count)
+                centered = tf.reshape(self._by_head(term) - mean, tf.shape(term))
+                squares = self._seen_sum(tf.square(centered), windows)
+                moments.append((mean, tf.math.divide_no_nan(squares, count)))
+        size = (heads, 1)
+        means = [tf.reshape(mean, size) for mean, _ in moments]
+        variances = [tf.reshape(variance, size) for _, variance in moments]
+        return means, variances, count
+
+    def _seen_sum(self, x: Any, windows: "_Windows") -> Any:
+        """Sums `[X, rows, width]` over pairs that see each other to `[heads, 1, 1]`."""
+        x = self._over_windows(x, windows, tf.multiply)
+        return tf.reduce_sum(self._by_head(x), axis=(0, 2, 3))[:, None, None]
+
+    def _vectors(self, table: Any, windows: "_Windows", dtype: Any) -> Any:
+        scale = 1.0
+        if self.trained_length is not None and windows.length > 1:
+            scale = (self.trained_length - 1) / (windows.length - 1)
+        distances = windows.distances
+        if table is self.key_positions:
+            distances = distances.T
+        return tf.cast(table.vectors(distances, scale), dtype)
+
+    def _along_axis(self, x: Any) -> Any:
+        """Views a map `[B, H, W, h d]` as `[P, L, K, d]`, without moving anything.
+
+        K is heads, or columns and heads; P is rows, or images. With the heads in K, one
+        transposition of rank 4 makes sequences.
+        """
+        length = x.shape[1 + _AXES.index(self.axis)]
+        depth = x.shape[3] // self.options.num_heads
+        return tf.reshape(x, (-1, length, self._num_fellows, depth))
+
+    def _query_blocks(self, x: Any, windows: "_Windows") -> Any:
+        """Cuts a map into `[P blocks, rows, K, d]`."""
+        x = self._along_axis(x)
+        if windows.num_blocks == 1:
+            return x
+        missing = windows.num_blocks * windows.rows - windows.num_queries
+        x = tf.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
+        return tf.reshape(x, (-1, windows.rows, *x.shape[2:]))
+
+    def _key_windows(self, x: Any, windows: "_Windows") -> Any:
+        """Cuts a map into overlapping `[P blocks, width, K, d]`."""
+        x = self._along_axis(x)
+        if windows.num_blocks == 1:
+            return x
+        fellows, depth = x.shape[2:]
+        blocks, block = windows.num_blocks, windows.block
+        # A window is a block and the two after it, cut, in coordinates that start
+        # `reach` pixels before the axis.
+        missing = (blocks + 2) * block - windows.length - windows.reach
+        x = tf.pad(x, ((0, 0), (windows.reach, missing), (0, 0), (0, 0)))
+        x = tf.reshape(x, (-1, blocks + 2, block, fellows * depth))
+        first = 2 * windows.reach
+        parts = [x[:, :-2], x[:, 1:-1, :first], x[:, 2:, : max(0, first - block)]]
+        return tf.reshape(tf.concat(parts, 2), (-1, windows.width, fellows, depth))
+
+    def _by_head(self, x: Any) -> Any:
+        """Views `[X, rows, width]` as `[N, heads, rows, width]`."""
+        return tf.reshape(x, (-1, self.options.num_heads, *x.shape[1:]))
+
+    def _over_windows(self, x: Any, windows: "_Windows", combine: Any) -> Any:
+        """Combines `[X, rows, width]` with the mask of seen pairs."""
+        assert windows.seen is not None
+        pairs = windows.rows * windows.width
+        fellows = self._num_fellows
+        blocks = tf.reshape(x, (-1, windows.num_blocks, fellows, pairs))
+        seen = tf.constant(windows.seen.reshape(-1, 1, pairs), tf.float32)
+        return tf.reshape(combine(blocks, seen), (-1, *x.shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Windows:
+    """Says which queries meet which keys.
+
+    Attributes:
+        length: Pixels of the axis.
+        num_queries: Of the whole axis.
+        num_blocks: Groups of queries with a window of keys each.
+        block: Pixels from one group to the next.
+        rows: Queries of a group.
+        width: Keys of a window.
+        reach: Pixels that a window begins before its group.
+        distances: `[rows, width]`, key position minus query position.
+        seen: `[num_blocks, rows, width]`, whether a query sees a key; `None`: all do.
+    """
+
+    length: int
+    num_queries: int
+    num_blocks: int
+    block: int
+    rows: int
+    width: int
+    reach: int
+    distances: NDArray[np.int64]
+    seen: NDArray[np.bool_] | None
+
+
+def _windows(length: int, span: int | None, stride: int) -> _Windows:
+    num_queries = -(-length // stride)
+    if span is None or span >= length - 1:
+        span = length
+    block = -(-max(span, _MIN_BLOCK) // stride) * stride
+    if length <= block + 2 * span:
+        # One block, and all of the axis is its window.
+        rows, width, reach, num_blocks = num_queries, length, 0, 1
+    else:
+        rows, width, reach = block // stride, block + 2 * span, span
+        num_blocks = -(-length // block)
+    queries = stride * np.arange(rows)[:, None]
+    keys = np.arange(width) - reach
+    distances = keys - queries
+    start = block * np.arange(num_blocks)[:, None, None]
+    seen = (
+        (np.abs(distances) <= span)
+        & (start + keys >= 0)
+        & (start + keys < length)
+        & (start + queries < length)
+    )
+    return _Windows(
+        length=length,
+        num_queries=num_queries,
+        num_blocks=num_blocks,
+        block=block,
+        rows=rows,
+        width=width,
+        reach=reach,
+        distances=distances,
+        seen=None if seen.all() else seen,
+    )
+
+
+def _by_sequence(x: Any) -> Any:
+    """Turns `[P, L, K, d]` into `[P K, L, d]`."""
+    return tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, x.shape[1], x.shape[3]))
+
+
+def _by_position(x: Any) -> Any:
+    """Turns `[P, L, K, d]` into `[L, P K, d]`."""
+    return tf.reshape(tf.transpose(x, (1, 0, 2, 3)), (x.shape[1], -1, x.shape[3]))
+
+
+def _conv1x1(x: Any, kernel: Any) -> Any:
+    return tf.nn.conv2d(x, tf.cast(kernel, x.dtype)[None, None], 1, "VALID")
+
+
+def _every(x: Any, stride: int, axis: int) -> Any:
+    if stride == 1:
+        return x
+    return x[:, ::stride] if axis == 1 else x[:, :, ::stride]
