@@ -4,6 +4,7 @@ The published networks compile to such tables (see `resnet`), and own ones are w
 as one.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from deeplab2_edge.layers.activations import activate
 from deeplab2_edge.layers.axial_block import Block, axial_block
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.recompute import recomputed
 from deeplab2_edge.layers.stem import stem
 
 
@@ -92,13 +94,17 @@ def build_stage(
 ) -> tuple[Any, Any]:
     """Builds the blocks of one stage; arguments as `build_network`."""
     for index, block in enumerate(stage.blocks, start=1):
-        x, memory = axial_block(
-            x,
-            f"{path}/{stage.name}/_block{index}",
-            block,
-            defaults=defaults,
-            memory=memory,
+        block_path = f"{path}/{stage.name}/_block{index}"
+        build = functools.partial(
+            axial_block, path=block_path, block=block, defaults=defaults
         )
+        if not defaults.recompute:
+            x, memory = build(x, memory)
+        elif block.transformer is None:
+            name = f"{block_path}/_recompute"
+            x = recomputed(lambda x, build=build: build(x)[0], [x], name)
+        else:
+            x, memory = recomputed(build, [x, memory], f"{block_path}/_recompute")
     return x, memory
 
 

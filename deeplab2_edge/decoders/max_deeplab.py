@@ -15,7 +15,7 @@ from deeplab2_edge.config import HeadOptions
 from deeplab2_edge.decoders.panoptic import build_head
 from deeplab2_edge.layers.conv import conv1d
 from deeplab2_edge.layers.defaults import LayerDefaults
-from deeplab2_edge.layers.dual_path import MatMul, batch_norm_in_float32
+from deeplab2_edge.layers.dual_path import MatMul
 from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
 
@@ -91,8 +91,8 @@ def build_mask_logits(
     )
     # All slots share one scale and shift: a batch norm of a single channel.
     x = _reshape(x, (height * width, num_slots, 1), "pixel_space_mask_channel")
-    x = batch_norm_in_float32(
-        "pixel_space_mask_batch_norm", defaults, gamma=_MASK_GAMMA
+    x = batch_norm(
+        "pixel_space_mask_batch_norm", defaults, gamma=_MASK_GAMMA, dtype="float32"
     )(x)
     return _reshape(x, (height, width, num_slots), keys.PIXEL_SPACE_MASK_LOGITS)
 

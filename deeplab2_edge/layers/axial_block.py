@@ -125,11 +125,11 @@ WITHOUT_POSITIONS = AttentionOptions(
 
 def axial_block(
     x: Any,
+    memory: Any = None,
+    *,
     path: str,
     block: Block,
-    *,
     defaults: LayerDefaults,
-    memory: Any = None,
 ) -> tuple[Any, Any]:
     """Builds one row.
 
@@ -138,10 +138,10 @@ def axial_block(
 
     Args:
         x: `[B, H, W, C]`, not activated.
+        memory: `[B, slots, channels]`, needed by rows with a transformer.
         path: Checkpoint path, for example `"encoder/_stage3/_block2"`.
         block: The row.
         defaults: What all layers share.
-        memory: `[B, slots, channels]`, needed by rows with a transformer.
 
     Returns:
         `[B, ceil(H / stride), ceil(W / stride), filters[-1]]`, not activated, and the

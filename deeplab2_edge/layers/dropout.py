@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from deeplab2_edge.layers.replay import is_repeated
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
@@ -28,6 +29,11 @@ class Replayable(tf_keras.layers.Layer):  # type: ignore[misc]
     def uniform(self, shape: Any) -> Any:
         """Draws float32 numbers in [0, 1)."""
         if self.seed_source is None:
+            if is_repeated():
+                raise ValueError(
+                    f"{self.name} draws a mask in a pass that is computed twice; set "
+                    "its seed_source, so that both see the same one"
+                )
             return tf.random.uniform(shape)
         # One stream per layer: the layer's name picks it.
         name = zlib.crc32(self.name.encode())

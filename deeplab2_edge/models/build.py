@@ -1,6 +1,7 @@
 """Builds a network from an experiment configuration."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deeplab2_edge import keys
@@ -19,6 +20,7 @@ from deeplab2_edge.optional import require
 
 tf_keras = require("tf_keras", extra="train")
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Pixels 0..255 become -1..1 inside every network.
 _PIXEL_SCALE = 1 / 127.5
 
@@ -42,6 +44,8 @@ def build_model(
     pool_size: Sequence[int] | None = None,
     synchronize_batch_norm: bool = False,
     hard_swish: str = "fused",
+    recompute: bool = False,
+    precision: str = "float32",
 ) -> Any:
     """Builds a functional Keras model made of plain layers.
 
@@ -56,6 +60,9 @@ def build_model(
             `aspp_pool_size`).
         synchronize_batch_norm: See `LayerDefaults`.
         hard_swish: See `LayerDefaults`.
+        recompute: See `LayerDefaults`.
+        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`. Variables,
+            softmax, batch statistics and outputs stay float32.
 
     Returns:
         Model from `image`, float32 `[B, H, W, C]` in 0..255 (see `input_channels`),
@@ -72,7 +79,19 @@ def build_model(
         batch_norm_epsilon=solver.batchnorm_epsilon,
         synchronize_batch_norm=synchronize_batch_norm,
         hard_swish=hard_swish,
+        recompute=recompute,
     )
+    with _keras_policy(precision):
+        return _build(config, input_size, batch_size, pool_size, defaults)
+
+
+def _build(
+    config: ExperimentOptions,
+    input_size: Sequence[int],
+    batch_size: int | None,
+    pool_size: Sequence[int] | None,
+    defaults: LayerDefaults,
+) -> Any:
     build_heads = _HEADS[_meta_architecture(config)]
     image = tf_keras.Input(
         (*input_size, input_channels(config)), batch_size=batch_size, name=keys.IMAGE
@@ -94,6 +113,7 @@ def build_model(
         defaults=defaults,
     )
     _refuse_single_pixels(outputs, input_size)
+    outputs = {name: _as_float32(output, name) for name, output in outputs.items()}
     model = tf_keras.Model(image, outputs, name=config.model_options.backbone.name)
     _keep_unread_layers(model, frames)
     return model
@@ -144,6 +164,29 @@ def _meta_architecture(config: ExperimentOptions) -> str:
     return name
 
 
+@contextlib.contextmanager
+def _keras_policy(name: str) -> Iterator[None]:
+    """Makes a dtype policy that of all layers made inside."""
+    if name not in PRECISIONS:
+        raise ConfigError(
+            f"precision is {name!r}; expected one of {', '.join(PRECISIONS)}"
+        )
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
+
+
+def _as_float32(output: Any, name: str) -> Any:
+    if output.dtype == "float32":
+        return output
+    return tf_keras.layers.Activation(
+        "linear", dtype="float32", name=f"{name}/float32"
+    )(output)
+
+
 def _encode_two_frames(
     image: Any, config: ExperimentOptions, defaults: LayerDefaults
 ) -> list[dict[str, Any]]:
@@ -178,6 +221,6 @@ def _keep_unread_layers(model: Any, frames: Sequence[Mapping[str, Any]]) -> None
     """
     kept = {id(part) for part in model.submodules}
     encoder = tf_keras.Model(model.input, list(frames))
-    unread = [x for x in encoder.layers if x.weights and id(x) not in kept]
-    if unread:
+    unread = [layer for layer in encoder.layers if id(layer) not in kept]
+    if any(layer.weights for layer in unread):
         model.unread_layers = unread

@@ -130,14 +130,15 @@ class Network:
             path += "/_memory_output" if second else "/_pixel_output"
         elif second:  # a MobileNet block's depthwise feature
             path += "/_conv2_bn_act"
-        layers = [
-            layer
-            for layer in self.model.submodules
+        encoder = tf_keras.Model(self.encoder_input, self.endpoints)
+        layers = {
+            id(layer): layer
+            for layer in (*self.model.submodules, *encoder.layers)
             if isinstance(layer, tf_keras.layers.Layer)
             and (layer.name == path or layer.name.startswith(path + "/"))
             and layer.inbound_nodes
-        ]
-        return _last(layers).output
+        }
+        return _last(list(layers.values())).output
 
 
 def build_from_facts(
