@@ -74,8 +74,9 @@ def load_engine(
 
     Raises:
         CheckpointError: If the checkpoint does not fit the experiment.
-        ConfigError: If there is no canvas.
+        ConfigError: If there is no canvas, or as `require_panoptic`.
     """
+    require_panoptic(config)
     size = tuple(canvas or config.eval_dataset_options.crop_size)
     if len(size) != 2:
         raise ConfigError(
@@ -101,19 +102,58 @@ def dataset_of(config: ExperimentOptions) -> DatasetInfo:
             "model, for example cityscapes_panoptic or the path of a dataset.json"
         )
     info = get_dataset(name)
-    options = config.model_options.panoptic_deeplab
-    if options is None or options.semantic_head is None:
+    field, num_classes = _class_count(config)
+    if num_classes != info.num_classes:
         raise ConfigError(
-            "model_options: found no panoptic_deeplab with a semantic_head; this "
-            "version runs Panoptic-DeepLab"
-        )
-    channels = options.semantic_head.output_channels
-    if channels != info.num_classes:
-        raise ConfigError(
-            f"model_options.panoptic_deeplab.semantic_head.output_channels is "
-            f"{channels}; data set {info.name!r} has {info.num_classes} classes"
+            f"{field} is {num_classes}; data set {info.name!r} has "
+            f"{info.num_classes} classes"
         )
     return info
+
+
+def _class_count(config: ExperimentOptions) -> tuple[str, int]:
+    """Returns where a configuration sets the classes of its model, and the number."""
+    options = config.model_options
+    path = f"model_options.{options.meta_architecture}"
+    semantic = options.deeplab_v3 or options.deeplab_v3_plus
+    if semantic is not None:
+        return f"{path}.num_classes", semantic.num_classes
+    if options.max_deeplab is not None:
+        name, head = (
+            "auxiliary_semantic_head",
+            options.max_deeplab.auxiliary_semantic_head,
+        )
+    else:
+        panoptic = (
+            options.panoptic_deeplab or options.motion_deeplab or options.vip_deeplab
+        )
+        if panoptic is None:
+            raise ConfigError("model_options: the meta-architecture is missing")
+        name, head = "semantic_head", panoptic.semantic_head
+    if head is None:
+        raise ConfigError(f"{path}.{name} is missing; it gives the number of classes")
+    return f"{path}.{name}.output_channels", head.output_channels
+
+
+def require_panoptic(config: ExperimentOptions) -> None:
+    """Refuses models whose heads this version cannot merge to a panoptic result.
+
+    Raises:
+        ConfigError: If the model is not a Panoptic-DeepLab with instances.
+    """
+    options = config.model_options
+    if options.panoptic_deeplab is None:
+        raise ConfigError(
+            "model_options: the meta-architecture is "
+            f"{options.meta_architecture or 'missing'}; this version builds and "
+            "restores it, but evaluates, converts and runs panoptic_deeplab only"
+        )
+    if not options.panoptic_deeplab.instance.enable:
+        raise ConfigError(
+            "model_options.panoptic_deeplab.instance.enable is false: the model has "
+            "no center_heatmap and no offset_map, which panoptic segmentation needs; "
+            "this version evaluates, converts and runs panoptic models only"
+        )
 
 
 def describe_model(
@@ -139,15 +179,10 @@ def describe_model(
         Metadata; the tensors go by the names in `keys`.
 
     Raises:
-        ConfigError: As `dataset_of`, or if the model lacks instance heads.
+        ConfigError: As `dataset_of` and `require_panoptic`.
     """
+    require_panoptic(config)
     info = dataset_of(config)
-    missing = [head for head in HEAD_KEYS if head not in model.output]
-    if missing:
-        raise ConfigError(
-            f"model_options.panoptic_deeplab.instance.enable is false: the model has "
-            f"no {' and no '.join(missing)}, which panoptic segmentation needs"
-        )
     canvas = (int(model.input_shape[1]), int(model.input_shape[2]))
     head_height = int(model.output[keys.SEMANTIC_LOGITS].shape[1])
     backbone = config.model_options.backbone

@@ -6,10 +6,15 @@ import pytest
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 
 from deeplab2_edge import keys
-from deeplab2_edge.config import ExperimentOptions, apply_overrides
+from deeplab2_edge.config import ExperimentOptions, apply_overrides, parse_config
 from deeplab2_edge.errors import ConfigError, DataError
 from deeplab2_edge.model_file import ModelMetadata, ResizeRule
-from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.models.engine import (
+    KerasEngine,
+    dataset_of,
+    describe_model,
+    load_engine,
+)
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from tests.convert.tiny import SIZE, build_tiny, picture, tiny_config
 
@@ -136,8 +141,53 @@ def test_data_set_must_be_named() -> None:
         dataset_of(config)
 
 
+_HEAD = "{ output_channels: 11 head_channels: 8 }"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "field"),
+    [
+        ("deeplab_v3", "num_classes: 11", "num_classes"),
+        ("deeplab_v3_plus", "num_classes: 11", "num_classes"),
+        ("motion_deeplab", f"semantic_head {_HEAD}", "semantic_head.output_channels"),
+        ("vip_deeplab", f"semantic_head {_HEAD}", "semantic_head.output_channels"),
+        (
+            "max_deeplab",
+            f"auxiliary_semantic_head {_HEAD}",
+            "auxiliary_semantic_head.output_channels",
+        ),
+    ],
+)
+def test_every_architecture_has_a_data_set_but_not_an_engine(
+    architecture: str, options: str, field: str
+) -> None:
+    text = f"model_options {{ {architecture} {{ {options} }} }}"
+    config = tiny_config().replace(model_options=parse_config(text).model_options)
+    assert dataset_of(config).name == "synthetic_street"
+    other = apply_overrides(
+        config, {"eval_dataset_options.dataset": "cityscapes_panoptic"}
+    )
+    with pytest.raises(ConfigError, match=rf"{architecture}\.{field} is 11; .* has 19"):
+        dataset_of(other)
+    with pytest.raises(ConfigError, match=f"architecture is {architecture}; .* runs"):
+        load_engine(config, "no checkpoint is read")
+
+
+def test_a_missing_semantic_head_is_named() -> None:
+    config = tiny_config()
+    head = "model_options.panoptic_deeplab.semantic_head"
+    with pytest.raises(ConfigError, match=f"{head} is missing"):
+        dataset_of(apply_overrides(config, {head: None}))
+    with pytest.raises(ConfigError, match="the meta-architecture is missing"):
+        dataset_of(apply_overrides(config, {"model_options": None}))
+
+
 def test_semantic_models_are_refused() -> None:
-    fake = FakeModel(33, 65)
-    del fake.output[keys.OFFSET_MAP]
-    with pytest.raises(ConfigError, match="no offset_map"):
-        describe_model(tiny_config(), fake)
+    off = {"model_options.panoptic_deeplab.instance.enable": False}
+    config = apply_overrides(tiny_config(), off)
+    for refuse in (
+        lambda: describe_model(config, FakeModel(33, 65)),
+        lambda: load_engine(config, "no checkpoint is read"),
+    ):
+        with pytest.raises(ConfigError, match="no center_heatmap and no offset_map"):
+            refuse()
