@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument(
-        "config", help="text-format experiment, or the name of a shipped recipe"
+        "config",
+        help="text-format experiment, or the name of a shipped recipe "
+        "(listed by `deeplab2-edge recipes`)",
     )
     parser.add_argument(
         "--output",
