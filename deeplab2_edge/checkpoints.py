@@ -5,31 +5,41 @@ the object graph, for example
 `encoder/_blocks/3/_conv3_bn/_conv/kernel/.ATTRIBUTES/VARIABLE_VALUE`. Our layers are
 named by that path, so both directions are mechanical: loading reads by key, and saving
 builds a tree of trackable nodes that spells the names.
+
+Where a checkpoint lies and what it holds is told by `checkpoint_files`, without
+TensorFlow.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deeplab2_edge import assets
+from deeplab2_edge.checkpoint_files import (
+    CheckpointContents,
+    StoredVariable,
+    explain,
+    read_contents,
+    resolve_checkpoint,
+)
 from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
 tf_keras: Any = require("tf_keras", extra="train")
 
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Another trainer of the same models stores the encoder below this prefix.
-_FOREIGN_ENCODER = "backbone/_encoder/"
-# Training state: never part of the model.
-_STATE = re.compile(
-    r"^(global_step|save_counter|optimizer|backbone_optimizer|trainer_state)(/|$)"
-    r"|\.OPTIMIZER_SLOT|^_CHECKPOINTABLE_OBJECT_GRAPH$"
-)
+__all__ = [
+    "LoadReport",
+    "inspect_checkpoint",
+    "load_weights",
+    "resolve_checkpoint",
+    "save_weights",
+    "track",
+    "variable_paths",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class LoadReport:
         missing: Paths of the model that the checkpoint lacks.
         unexpected: Paths of the checkpoint that the model lacks.
         mismatching: Paths of different shape, as `"path: found, expected"`.
+        explanation: What makes checkpoint and model different, and what to do about
+            it; empty if they fit, or if nothing telling was found.
     """
 
     prefix: str
@@ -49,6 +61,7 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatching: tuple[str, ...] = ()
+    explanation: str = ""
 
     @property
     def is_exact(self) -> bool:
@@ -73,94 +86,66 @@ def variable_paths(model: Any) -> dict[str, Any]:
     }
 
 
-def resolve_checkpoint(location: str | Path) -> str:
-    """Turns what a user calls a checkpoint into a checkpoint prefix.
-
-    Args:
-        location: `"demo"`, a prefix, one of a checkpoint's files, or a folder, of
-            which the latest checkpoint is taken.
-
-    Raises:
-        CheckpointError: If there is none, or a folder does not say which is meant.
-    """
-    if str(location) == assets.DEMO_CHECKPOINT:
-        return assets.demo_checkpoint_prefix()
-    path = Path(location)
-    if path.is_dir():
-        return _latest_in(path)
-    prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", str(path))
-    if not Path(prefix + ".index").is_file():
-        raise CheckpointError(
-            f"{location}: no checkpoint here; expected a folder, or a prefix with "
-            f"files {Path(prefix).name}.index and {Path(prefix).name}.data-*"
-        )
-    return prefix
-
-
 def load_weights(
     model: Any,
-    location: str | Path,
+    source: str | Path | CheckpointContents,
     *,
     skip: Iterable[str] = (),
     allow_partial: bool = False,
 ) -> LoadReport:
     """Fills a model's variables from a checkpoint, by key.
 
-    Half-precision values are widened.
+    Half-precision values are widened. Of a checkpoint with keys of another trainer,
+    `backbone/_encoder/...`, only the encoder is taken.
 
     Args:
         model: A model of `build_model`, or any whose layers are named by path.
-        location: See `resolve_checkpoint`.
+        source: See `checkpoint_files.find_checkpoint`; or contents, for example after
+            `widen_first_layer`.
         skip: Root items that keep their values, for example `"semantic_last_layer"`.
         allow_partial: Accept a checkpoint that holds only some of the variables.
 
     Raises:
         CheckpointError: If it cannot be read, a shape differs, nothing matches, or
-            a variable is missing and `allow_partial` is not set.
+            a variable is missing and `allow_partial` is not set. All of that is
+            found out before any variable changes.
     """
-    prefix = resolve_checkpoint(location)
-    reader = open_checkpoint(prefix)
-    stored = _stored_variables(reader)
-    skipped = tuple(skip)
+    contents = _contents(source)
+    skipped = frozenset(skip)
     wanted = {
         path: variable
         for path, variable in variable_paths(model).items()
         if path.split("/")[0] not in skipped
     }
-    report = _compare(prefix, wanted, stored)
-    if report.mismatching:
-        raise CheckpointError(
-            f"{prefix}: {len(report.mismatching)} variables have another shape than "
-            f"the configuration asks for, first {report.mismatching[0]}"
-        )
-    if not report.loaded:
-        raise CheckpointError(
-            f"{prefix}: holds none of the model's {len(wanted)} variables; its first "
-            f"is {min(stored, default='(no variable at all)')}"
-        )
-    if report.missing and not allow_partial:
-        raise CheckpointError(
-            f"{prefix}: {len(report.missing)} of the model's {len(wanted)} variables "
-            f"are missing, first {report.missing[0]}; is it another architecture?"
-        )
+    report = _compare(contents, wanted)
+    _refuse(report, len(wanted), contents, allow_partial=allow_partial)
+    reader = _open(contents.prefix)
     for path in report.loaded:
-        wanted[path].assign(_read(reader, prefix, stored[path].key))
+        stored = contents.variables[path]
+        wanted[path].assign(stored.value(_read(reader, contents.prefix, stored.key)))
     return report
 
 
-def inspect_checkpoint(model: Any, location: str | Path) -> LoadReport:
+def inspect_checkpoint(
+    model: Any, source: str | Path | CheckpointContents
+) -> LoadReport:
     """Compares the variables of a model and a checkpoint without loading any."""
-    prefix = resolve_checkpoint(location)
-    stored = _stored_variables(open_checkpoint(prefix))
-    return _compare(prefix, variable_paths(model), stored)
+    return _compare(_contents(source), variable_paths(model))
 
 
-def save_weights(model: Any, prefix: str | Path, *, half: bool = False) -> str:
+def save_weights(
+    model: Any,
+    prefix: str | Path,
+    *,
+    half: bool = False,
+    only: Iterable[str] | None = None,
+) -> str:
     """Writes a model's variables as a checkpoint with published keys.
 
     Args:
         model: See `load_weights`.
         prefix: Folder and base name of the files.
+        only: Paths to write; by default all.
         half: Store kernels as float16, for files that travel; vectors (batch norm,
             biases) stay float32, since variances may leave float16's range.
 
@@ -171,6 +156,8 @@ def save_weights(model: Any, prefix: str | Path, *, half: bool = False) -> str:
         CheckpointError: If the files cannot be written.
     """
     variables = variable_paths(model)
+    if only is not None:
+        variables = {path: variables[path] for path in only}
     if half:
         variables = {
             path: tf.Variable(tf.cast(v, tf.float16)) if v.shape.rank > 1 else v
@@ -204,27 +191,8 @@ def track(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(root, name) for name in {p.split("/")[0] for p in variables}}
 
 
-def open_checkpoint(prefix: str) -> Any:
-    """Opens a checkpoint for reading by key.
-
-    Raises:
-        CheckpointError: If it is missing or damaged.
-    """
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{prefix}: cannot be read ({reason})") from None
-
-
 class _Node(tf.Module):  # type: ignore[misc]
     """Is an inner node of a checkpoint's object graph."""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    key: str
-    shape: tuple[int, ...] = field(default=())
 
 
 def _own_variables(layer: Any) -> list[Any]:
@@ -242,53 +210,76 @@ def _leaf(variable: Any) -> str:
     return str(variable.name).split("/")[-1].split(":")[0]
 
 
-def _latest_in(folder: Path) -> str:
-    latest = tf.train.latest_checkpoint(str(folder))
-    if latest is not None:
-        return str(latest)
-    # Some published archives lack the small file that names the latest one.
-    candidates = sorted(folder.glob("*.index"))
-    if len(candidates) != 1:
-        raise CheckpointError(
-            f"{folder}: holds {len(candidates)} checkpoints and no file 'checkpoint' "
-            "that names the latest; give the prefix of one"
-        )
-    return str(candidates[0])[: -len(".index")]
+def _contents(source: str | Path | CheckpointContents) -> CheckpointContents:
+    if isinstance(source, CheckpointContents):
+        return source
+    return read_contents(resolve_checkpoint(source))
 
 
-def _stored_variables(reader: Any) -> dict[str, _Stored]:
-    stored = {}
-    for key, shape in reader.get_variable_to_shape_map().items():
-        if _STATE.search(key):
-            continue
-        path = key.removesuffix(_SUFFIX)
-        if path.startswith(_FOREIGN_ENCODER):
-            path = "encoder/" + path.removeprefix(_FOREIGN_ENCODER)
-        stored[path] = _Stored(key, tuple(shape))
-    return stored
-
-
-def _compare(
-    prefix: str, wanted: Mapping[str, Any], stored: Mapping[str, _Stored]
-) -> LoadReport:
+def _compare(contents: CheckpointContents, wanted: Mapping[str, Any]) -> LoadReport:
+    stored: Mapping[str, StoredVariable] = contents.variables
+    shapes = {path: tuple(variable.shape) for path, variable in wanted.items()}
     common = sorted(set(wanted) & set(stored))
-    mismatching = [p for p in common if tuple(wanted[p].shape) != stored[p].shape]
+    mismatching = {p for p in common if shapes[p] != stored[p].shape}
+    missing = sorted(set(wanted) - set(stored))
     return LoadReport(
-        prefix=prefix,
-        loaded=tuple(p for p in common if p not in set(mismatching)),
-        missing=tuple(sorted(set(wanted) - set(stored))),
-        unexpected=tuple(sorted(set(stored) - set(wanted))),
+        prefix=contents.prefix,
+        loaded=tuple(p for p in common if p not in mismatching),
+        missing=tuple(missing),
+        unexpected=tuple(sorted({*stored, *contents.passed_over} - set(wanted))),
         mismatching=tuple(
-            f"{p}: found {stored[p].shape}, expected {tuple(wanted[p].shape)}"
-            for p in mismatching
+            f"{p}: found {stored[p].shape}, expected {shapes[p]}"
+            for p in sorted(mismatching)
+        ),
+        explanation=(
+            explain(shapes, contents.shapes, is_foreign=contents.is_foreign)
+            if missing or mismatching
+            else ""
         ),
     )
 
 
-def _read(reader: Any, prefix: str, key: str) -> np.ndarray[Any, Any]:
+def _refuse(
+    report: LoadReport,
+    num_wanted: int,
+    contents: CheckpointContents,
+    *,
+    allow_partial: bool,
+) -> None:
+    """Raises an error if a checkpoint cannot be loaded as it was asked for."""
+    if not (report.loaded or report.mismatching):
+        first = min((*contents.variables, *contents.passed_over), default="nothing")
+        fault = (
+            f"holds none of the model's {num_wanted} variables; its first is {first}"
+        )
+    elif report.mismatching:
+        fault = (
+            f"{len(report.mismatching)} variables have another shape than the "
+            f"configuration asks for, first {report.mismatching[0]}"
+        )
+    elif report.missing and not allow_partial:
+        fault = (
+            f"{len(report.missing)} of the model's {num_wanted} variables are missing, "
+            f"first {report.missing[0]}"
+        )
+    else:
+        return
+    explanation = report.explanation and f"; {report.explanation}"
+    raise CheckpointError(f"{report.prefix}: {fault}{explanation}")
+
+
+def _open(prefix: str) -> Any:
+    """Opens a checkpoint, whose index was checked, for reading values."""
     try:
-        return np.asarray(reader.get_tensor(key), np.float32)
+        return tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{prefix}: cannot be read ({reason})") from None
+
+
+def _read(reader: Any, prefix: str, key: str) -> NDArray[Any]:
+    try:
+        return np.asarray(reader.get_tensor(key))
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        # IndexError is what TensorFlow makes of a data file that is cut short.
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{prefix}: {key} is damaged ({reason})") from None

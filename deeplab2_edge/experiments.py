@@ -1,38 +1,109 @@
-"""Where the configuration of a checkpoint is found."""
+"""Where configurations are found: beside a checkpoint, or among the shipped recipes."""
 
+import difflib
+import re
+from importlib.resources import files
 from pathlib import Path
 
 from deeplab2_edge import assets
+from deeplab2_edge.checkpoint_files.archives import split_archive
+from deeplab2_edge.checkpoint_files.location import find_checkpoint
 from deeplab2_edge.errors import ConfigError
 
 # Training leaves the experiment under this name beside its checkpoints.
 CONFIG_NAME = "config.textproto"
+_RECIPES = "deeplab2_edge.train.recipes"
+# A recipe looks like a checkpoint if they share at least so many words.
+_SHARED_WORDS = 2
+_SHOWN = 3
 
 
 def find_config(checkpoint: str | Path, config: str | Path | None = None) -> Path:
     """Returns the configuration file a checkpoint belongs to.
 
     Args:
-        checkpoint: A folder, a prefix, or `demo`.
-        config: A path that settles it; None looks beside the checkpoint.
+        checkpoint: See `checkpoint_files.find_checkpoint`.
+        config: A file or the name of a shipped recipe, which settles it; None looks
+            beside the checkpoint and in the folder or archive it is in, for
+            `config.textproto` or else the only `*.textproto`.
 
     Raises:
         ConfigError: If there is none.
+        CheckpointError: If there is no such checkpoint.
     """
     if config is not None:
-        return Path(config)
+        return find_recipe(config)
     if str(checkpoint) == assets.DEMO_CHECKPOINT:
         return assets.demo_config_path()
+    folders = find_checkpoint(checkpoint).folders
+    for folder in folders:
+        beside = folder / CONFIG_NAME
+        others = sorted(folder.glob("*.textproto"))
+        if beside.is_file():
+            return beside
+        if len(others) == 1:
+            return others[0]
+    where = split_archive(checkpoint)
+    place = where[0] if where else folders[0]
+    raise ConfigError(
+        f"{place}: no {CONFIG_NAME} beside the checkpoint; give its experiment with "
+        f"--config, a file or the name of a shipped recipe{_like(checkpoint)}"
+    )
+
+
+def recipe_names() -> list[str]:
+    """Returns the names of the shipped recipes."""
+    folder = Path(str(files(_RECIPES)))
+    return sorted(path.stem for path in folder.glob("*.textproto"))
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Returns the file of a configuration: a path, or the name of a shipped recipe.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    names = recipe_names()
+    if str(path) in names:
+        return Path(str(files(_RECIPES))) / f"{path}.textproto"
+    near = difflib.get_close_matches(str(path), names, n=3) or names
+    raise ConfigError(
+        f"{name_or_path}: no such file and no shipped recipe; recipes are "
+        f"{', '.join(near)}"
+    )
+
+
+def similar_recipes(name: str) -> list[str]:
+    """Returns shipped recipes whose names look like that of a checkpoint.
+
+    Example:
+        >>> similar_recipes("mobilenet_v3_small_os16_panoptic_deeplab_cityscapes_dwo")
+        ['cityscapes_panoptic_mobilenet_v3_small_os16']
+    """
+    words = _words(name)
+    scores = {}
+    for recipe in recipe_names():
+        own = _words(recipe)
+        if len(own & words) >= _SHARED_WORDS:
+            scores[recipe] = len(own & words) - len(own - words)
+    best = max(scores.values(), default=0)
+    return sorted(recipe for recipe, score in scores.items() if score == best)
+
+
+def _like(checkpoint: str | Path) -> str:
+    """Returns the end of a sentence that names recipes like a checkpoint."""
     path = Path(checkpoint)
-    if not path.is_dir() and not Path(f"{path}.index").is_file() and not path.is_file():
-        raise ConfigError(
-            f"{checkpoint}: no such checkpoint; expected a folder of training, or a "
-            "prefix such as runs/street/ckpt-1000"
-        )
-    beside = (path if path.is_dir() else path.parent) / CONFIG_NAME
-    if not beside.is_file():
-        raise ConfigError(
-            f"{beside} is not there; give the experiment of the checkpoint with "
-            "--config"
-        )
-    return beside
+    for name in (path.name, path.parent.name):
+        similar = similar_recipes(name)
+        if similar:
+            return f"; by its name {' or '.join(similar[:_SHOWN])}"
+    return " (see `deeplab2-edge models`)"
+
+
+def _words(name: str) -> set[str]:
+    # Some published names write this backbone together, recipes never.
+    text = name.lower().replace("resnet50beta", "resnet50_beta")
+    return set(re.split(r"[^a-z0-9]+", text)) - {"", "deeplab", "tar", "gz", "tgz"}

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 
-from deeplab2_edge import checkpoints
+from deeplab2_edge import checkpoint_files, checkpoints
 from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.optional import require
 
@@ -98,16 +98,24 @@ def test_training_state_is_ignored(tmp_path: Path) -> None:
     assert checkpoints.load_weights(build(2), prefix).is_exact
 
 
-def test_encoder_of_another_trainer_is_understood(tmp_path: Path) -> None:
+def test_another_trainer_gives_the_encoder_and_nothing_else(tmp_path: Path) -> None:
     source, target = build(1), build(2)
+    before = values(target)
     moved = {
         path.replace("encoder/", "backbone/_encoder/"): value
         for path, value in values(source).items()
     }
     prefix = write_by_key(tmp_path / "ckpt", moved)
-    assert checkpoints.load_weights(target, prefix).is_exact
+    with pytest.raises(CheckpointError, match="another trainer"):
+        checkpoints.load_weights(target, prefix)
+    report = checkpoints.load_weights(target, prefix, allow_partial=True)
+    assert len(report.loaded) == 5
+    assert report.unexpected == ()
     np.testing.assert_array_equal(
-        values(source)[f"{CONV}/kernel"], values(target)[f"{CONV}/kernel"]
+        values(target)[f"{CONV}/kernel"], values(source)[f"{CONV}/kernel"]
+    )
+    np.testing.assert_array_equal(
+        values(target)[f"{HEAD}/kernel"], before[f"{HEAD}/kernel"]
     )
 
 
@@ -168,66 +176,71 @@ def test_checkpoint_of_something_else_is_an_error(tmp_path: Path) -> None:
         checkpoints.load_weights(build(), prefix, allow_partial=True)
 
 
-def test_every_name_of_a_checkpoint_leads_to_its_prefix(tmp_path: Path) -> None:
-    prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
-    for name in (
-        prefix,
-        f"{prefix}.index",
-        f"{prefix}.data-00000-of-00001",
-        tmp_path,
-    ):
-        assert checkpoints.resolve_checkpoint(name) == prefix
-
-
-def test_latest_of_a_folder_is_taken(tmp_path: Path) -> None:
-    checkpoint = tf.train.Checkpoint(step=tf.Variable(1))
-    checkpoint.save(str(tmp_path / "ckpt"))
-    latest = checkpoint.save(str(tmp_path / "ckpt"))
-    assert checkpoints.resolve_checkpoint(tmp_path) == latest
-
-
-def test_folder_of_many_without_a_latest_is_an_error(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        checkpoints.save_weights(build(), tmp_path / name)
-    with pytest.raises(CheckpointError, match="holds 2 checkpoints.*give the prefix"):
-        checkpoints.resolve_checkpoint(tmp_path)
-
-
-def test_nothing_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint here"):
-        checkpoints.resolve_checkpoint(tmp_path / "ckpt-7")
-    with pytest.raises(CheckpointError, match="holds 0 checkpoints"):
-        checkpoints.resolve_checkpoint(tmp_path)
-
-
 @pytest.mark.parametrize("content", [b"", b"cut", bytes(5000)])
 def test_damaged_index_is_an_error_that_names_it(
     content: bytes, tmp_path: Path
 ) -> None:
     prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
     Path(f"{prefix}.index").write_bytes(content)
-    with pytest.raises(CheckpointError, match="ckpt: cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=r"ckpt\.index: cannot be read as the index"
+    ):
         checkpoints.load_weights(build(), prefix)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"cut", bytes(5000)],
-)
-def test_damaged_values_are_an_error_that_names_them(
-    content: bytes, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("content", [b"", b"cut"])
+def test_data_file_cut_short_is_named(content: bytes, tmp_path: Path) -> None:
     prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
     Path(f"{prefix}.data-00000-of-00001").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ckpt\.data-0+-of-00001: cut short"):
+        checkpoints.load_weights(build(), prefix)
+
+
+def test_damaged_values_are_an_error_that_names_them(tmp_path: Path) -> None:
+    prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(bytes(5000))
     with pytest.raises(CheckpointError, match=f"ckpt: {NORM}.* is damaged"):
         checkpoints.load_weights(build(), prefix)
 
 
-def test_missing_data_file_is_an_error(tmp_path: Path) -> None:
+def test_missing_data_file_is_named(tmp_path: Path) -> None:
     prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
     Path(f"{prefix}.data-00000-of-00001").unlink()
+    with pytest.raises(CheckpointError, match="1 of its 1 data files.*00000-of-00001"):
+        checkpoints.load_weights(build(), prefix)
+
+
+def test_damaged_index_with_right_sizes_is_an_error(tmp_path: Path) -> None:
+    prefix = checkpoints.save_weights(build(), tmp_path / "ckpt")
+    index = Path(f"{prefix}.index")
+    content = bytearray(index.read_bytes())
+    content[content.index(b"\x35")] ^= 1  # the tag of a checksum becomes another
+    index.write_bytes(content)
     with pytest.raises(CheckpointError, match="ckpt"):
         checkpoints.load_weights(build(), prefix)
+
+
+def test_only_some_variables_are_saved_if_asked(tmp_path: Path) -> None:
+    source, target = build(1), build(2)
+    prefix = checkpoints.save_weights(
+        source, tmp_path / "ckpt", only=[f"{CONV}/kernel"]
+    )
+    report = checkpoints.load_weights(target, prefix, allow_partial=True)
+    assert report.loaded == (f"{CONV}/kernel",)
+
+
+def test_kept_classes_are_loaded_in_the_given_order(tmp_path: Path) -> None:
+    source, target = build(1), build(2)
+    prefix = checkpoints.save_weights(source, tmp_path / "ckpt")
+    contents = checkpoint_files.keep_classes(
+        checkpoint_files.read_contents(prefix), [1, 0]
+    )
+    assert checkpoints.load_weights(target, contents).is_exact
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(
+            values(target)[f"{HEAD}/{name}"],
+            values(source)[f"{HEAD}/{name}"][..., ::-1],
+        )
 
 
 def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab2_edge import assets
-from deeplab2_edge.checkpoints import (
-    inspect_checkpoint,
-    load_weights,
-    track,
-    variable_paths,
-)
+from deeplab2_edge.checkpoints import inspect_checkpoint, track, variable_paths
 from deeplab2_edge.config import (
     ExperimentOptions,
     apply_overrides,
@@ -41,6 +36,7 @@ from deeplab2_edge.progress import progress
 from deeplab2_edge.train.data.pipeline import training_dataset
 from deeplab2_edge.train.losses import PanopticLoss
 from deeplab2_edge.train.optimizers import build_optimizer_groups
+from deeplab2_edge.train.restore import restore_initial_checkpoint
 from deeplab2_edge.train.schedules import build_schedule
 from deeplab2_edge.train.step import SKIPPED, make_train_step
 from deeplab2_edge.train.summaries import SummaryWriter
@@ -50,14 +46,6 @@ tf_keras = require("tf_keras", extra="train")
 
 # Meta-architectures for which there are losses and a data pipeline.
 _TRAINABLE = ("deeplab_v3", "deeplab_v3_plus", "panoptic_deeplab")
-
-# Published rule: which root items a flag of the configuration leaves out.
-_SEMANTIC_LAST_LAYER = ("semantic_last_layer",)
-_INSTANCE_LAST_LAYERS = (
-    "instance_center_head_last_layer",
-    "instance_regression_head_last_layer",
-    "motion_regression_head_last_layer",
-)
 
 
 @dataclass(frozen=True)
@@ -234,25 +222,7 @@ class _Run:
         if latest is not None:
             self._resume(latest)
             return
-        options = self.config.model_options
-        initial = require_resolved(options, "initial_checkpoint")
-        if not initial:
-            return
-        skip: list[str] = []
-        if not options.restore_semantic_last_layer_from_initial_checkpoint:
-            skip += _SEMANTIC_LAST_LAYER
-        if not options.restore_instance_last_layer_from_initial_checkpoint:
-            skip += _INSTANCE_LAST_LAYERS
-        try:
-            load_weights(self.model, initial, skip=skip, allow_partial=True)
-        except CheckpointError as error:
-            if _SEMANTIC_LAST_LAYER[0] not in str(error):
-                raise
-            raise CheckpointError(
-                f"{error}; to keep all but the last layer, whose classes differ, set "
-                "model_options."
-                "restore_semantic_last_layer_from_initial_checkpoint=false"
-            ) from None
+        restore_initial_checkpoint(self.model, self.config.model_options)
 
     def _resume(self, latest: str) -> None:
         report = inspect_checkpoint(self.model, latest)

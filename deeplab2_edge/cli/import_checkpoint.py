@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 from deeplab2_edge.cli.arguments import add_command
 
 if TYPE_CHECKING:
+    from deeplab2_edge.checkpoint_files import CheckpointContents
     from deeplab2_edge.checkpoints import LoadReport
 
 _EXAMPLES = """\
 examples:
-  deeplab2-edge import-checkpoint downloads/ckpt-60000 \\
-    --config cityscapes_panoptic_mobilenet_v3_large_os16 --output imported/ckpt
+  deeplab2-edge import-checkpoint downloads/resnet50_os32.tar.gz \\
+    --config cityscapes_panoptic_resnet50_os32 --output imported/ckpt
   deeplab2-edge import-checkpoint downloads/ckpt-60000 --config my.textproto
+  deeplab2-edge import-checkpoint downloads/resnet50_os32.tar.gz \\
+    --config motchallenge_motion_resnet50_os32 --widen-first-layer \\
+    --keep-classes 1,2,8,10,11,12,18 --partial --output start/ckpt
 
 The second only compares. The result holds the model alone, without optimizer, and
 its configuration beside it: `deeplab2-edge convert --checkpoint imported` needs no
-more. Exit code 2 says that variables are missing or have another shape.
+more. The third makes an initial checkpoint for a training. Exit code 2 says that
+variables are missing or have another shape.
 """
 # Enough to see what kind of difference it is.
 _SHOWN = 12
@@ -36,13 +41,14 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument(
-        "checkpoint", help="prefix, folder, or one of the checkpoint's files"
+        "checkpoint",
+        help="archive (.tar.gz, .tgz, .tar), folder, prefix, or one of its files",
     )
     parser.add_argument(
         "--config",
-        required=True,
         metavar="FILE",
-        help="text-format experiment, or the name of a shipped recipe",
+        help="text-format experiment, or the name of a shipped recipe; default: the "
+        "one beside the checkpoint",
     )
     parser.add_argument(
         "--output",
@@ -63,6 +69,24 @@ def add_parser(subparsers: Any) -> None:
         help="change a field of the configuration; repeatable",
     )
     parser.add_argument(
+        "--widen-first-layer",
+        action="store_true",
+        help="add input channels of zeros to the first convolution, up to those of "
+        "the model (Motion-DeepLab from a model of one frame)",
+    )
+    parser.add_argument(
+        "--keep-classes",
+        type=_parse_classes,
+        metavar="N,N,...",
+        help="keep these classes of the semantic last layer, in this order",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept missing variables and write those there are, without "
+        "configuration: an initial checkpoint for a training",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the comparison as JSON"
     )
     parser.set_defaults(run=run)
@@ -71,63 +95,113 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge import checkpoints
+    from deeplab2_edge.checkpoint_files import read_contents
     from deeplab2_edge.cli.experiments import load_experiment
     from deeplab2_edge.config import format_config
     from deeplab2_edge.convert.quiet import quiet_native_notes
-    from deeplab2_edge.errors import OutputError
-    from deeplab2_edge.experiments import CONFIG_NAME
-    from deeplab2_edge.files import atomic_write, ensure_output_dir
+    from deeplab2_edge.experiments import CONFIG_NAME, find_config
+    from deeplab2_edge.files import atomic_write
     from deeplab2_edge.models import build_model
 
-    checkpoints.resolve_checkpoint(args.checkpoint)
-    config = load_experiment(args.config, args.set)
-    output = None if args.output is None else Path(args.output)
-    if output is not None:
-        if output.is_dir() or not output.name:
-            raise OutputError(
-                f"{output}: a folder; give folder and base name of the checkpoint, "
-                f"for example {output / 'ckpt'}"
-            )
-        ensure_output_dir(output.parent)
+    contents = read_contents(checkpoints.resolve_checkpoint(args.checkpoint))
+    config = load_experiment(str(find_config(args.checkpoint, args.config)), args.set)
+    output = None if args.output is None else _checked_output(Path(args.output))
     # Variables do not depend on the size of the input; a small graph builds faster.
     stride = config.model_options.backbone.output_stride
     model = build_model(config, input_size=(2 * stride + 1, 2 * stride + 1))
-    report = checkpoints.inspect_checkpoint(model, args.checkpoint)
-    fits = bool(report.loaded) and not (report.missing or report.mismatching)
+    contents = _cut(contents, model, args)
+    report = checkpoints.inspect_checkpoint(model, contents)
+    is_whole = not report.missing or args.partial
+    fits = bool(report.loaded) and is_whole and not report.mismatching
     written = None
     if fits and output is not None:
         with quiet_native_notes():
-            checkpoints.load_weights(model, args.checkpoint)
-            written = checkpoints.save_weights(model, output, half=args.half)
-        with atomic_write(output.parent / CONFIG_NAME) as temporary:
-            temporary.write_text(format_config(config))
+            checkpoints.load_weights(model, contents, allow_partial=args.partial)
+            written = checkpoints.save_weights(
+                model, output, half=args.half, only=report.loaded
+            )
+        if not report.missing:
+            with atomic_write(output.parent / CONFIG_NAME) as temporary:
+                temporary.write_text(format_config(config))
     if args.json:
-        print(json.dumps(_describe(report, written), indent=1))
+        print(json.dumps(_describe(contents, report, written), indent=1))
     else:
-        _print(report, written)
+        _print(contents, report, written)
     if not fits:
+        cause = f": {report.explanation}" if report.explanation else ""
         print(
-            f"{report.prefix}: does not hold the model of {args.config}; "
-            + ("nothing was written" if output else "see above"),
+            f"{report.prefix}: does not hold the model of {args.config or 'its config'}"
+            f"{cause}; " + ("nothing was written" if output else "see above"),
             file=sys.stderr,
         )
     return 0 if fits else 2
 
 
-def _describe(report: "LoadReport", written: str | None) -> dict[str, Any]:
+def _parse_classes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected numbers of classes, for example 1,2,8"
+        ) from None
+
+
+def _checked_output(output: Path) -> Path:
+    from deeplab2_edge.errors import OutputError
+    from deeplab2_edge.files import ensure_output_dir
+
+    if output.is_dir() or not output.name:
+        raise OutputError(
+            f"{output}: a folder; give folder and base name of the checkpoint, "
+            f"for example {output / 'ckpt'}"
+        )
+    ensure_output_dir(output.parent)
+    return output
+
+
+def _cut(
+    contents: "CheckpointContents", model: Any, args: argparse.Namespace
+) -> "CheckpointContents":
+    """Applies the changes that were asked for."""
+    from deeplab2_edge.checkpoint_files import keep_classes, widen_first_layer
+    from deeplab2_edge.checkpoints import variable_paths
+
+    if args.widen_first_layer:
+        wanted = {p: tuple(v.shape) for p, v in variable_paths(model).items()}
+        contents = widen_first_layer(contents, wanted)
+    if args.keep_classes is not None:
+        contents = keep_classes(contents, args.keep_classes)
+    return contents
+
+
+def _describe(
+    contents: "CheckpointContents", report: "LoadReport", written: str | None
+) -> dict[str, Any]:
+    from deeplab2_edge.checkpoint_files import identify
+
+    identity = identify(contents.shapes)
     return {
         "checkpoint": report.prefix,
+        "meta_architecture": identity.family,
+        "backbone": identity.encoder,
+        "num_classes": identity.num_classes,
         "matching": len(report.loaded),
         "missing": list(report.missing),
         "unexpected": list(report.unexpected),
         "mismatching": list(report.mismatching),
         "is_exact": report.is_exact,
+        "explanation": report.explanation,
         "written": written,
     }
 
 
-def _print(report: "LoadReport", written: str | None) -> None:
+def _print(
+    contents: "CheckpointContents", report: "LoadReport", written: str | None
+) -> None:
+    from deeplab2_edge.checkpoint_files import identify
+
     print(f"checkpoint   {report.prefix}")
+    print(f"holds        {identify(contents.shapes)}")
     print(f"matching     {len(report.loaded):>5}  variables of the model")
     for title, paths, meaning in (
         ("missing", report.missing, "in the model, not in the checkpoint"),
