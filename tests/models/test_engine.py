@@ -1,5 +1,7 @@
 """Keras models behind the interface of the runtime, and their metadata."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ class FakeModel:
 
 
 def describe(
-    height: int, width: int, overrides: dict[str, object] | None = None
+    height: int, width: int, overrides: Mapping[str, object] | None = None
 ) -> ModelMetadata:
     config = apply_overrides(
         tiny_config(),
