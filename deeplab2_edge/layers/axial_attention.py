@@ -385,28 +385,34 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         heads = self.options.num_heads
         pairs = windows.rows * windows.width
         if windows.seen is None:
-            by_head = [tf.reshape(t, (-1, heads, pairs)) for t in terms]
-            moments = [tf.nn.moments(t, (0, 2)) for t in by_head]
             count = tf.cast(tf.size(terms[0]) // heads, tf.float32)
         else:
-            sequences = tf.shape(terms[0])[0] // (windows.num_blocks * heads)
-            count = tf.cast(sequences, tf.float32) * float(windows.seen.sum())
-            moments = []
-            for term in terms:
-                total = self._seen_sum(term, windows)
-                mean = tf.math.divide_no_nan(total, count)
-                centered = tf.reshape(self._by_head(term) - mean, tf.shape(term))
-                squares = self._seen_sum(tf.square(centered), windows)
-                moments.append((mean, tf.math.divide_no_nan(squares, count)))
-        size = (heads, 1)
-        means = [tf.reshape(mean, size) for mean, _ in moments]
-        variances = [tf.reshape(variance, size) for _, variance in moments]
-        return means, variances, count
+            groups = tf.shape(terms[0])[0] // (windows.num_blocks * heads)
+            count = tf.cast(groups, tf.float32) * float(windows.seen.sum())
 
-    def _seen_sum(self, x: Any, windows: "_Windows") -> Any:
-        """Sums `[X, rows, width]` over pairs that see each other to `[heads, 1, 1]`."""
-        x = self._over_windows(x, windows, tf.multiply)
-        return tf.reduce_sum(self._by_head(x), axis=(0, 2, 3))[:, None, None]
+        def mean_of(x: Any) -> Any:
+            if windows.seen is not None:
+                x = self._over_windows(x, windows, tf.multiply)
+            # In two steps: one reduction over both axes adds up to 100 times the
+            # rounding error.
+            total = tf.reduce_sum(tf.reshape(x, (-1, heads, pairs)), axis=2)
+            total = tf.reduce_sum(total, axis=0)[:, None]
+            return tf.math.divide_no_nan(total, count)
+
+        means = [mean_of(term) for term in terms]
+        variances = [
+            mean_of(
+                tf.reshape(
+                    # As in tf.nn.moments: this way to the mean has gradient 0.
+                    tf.math.squared_difference(
+                        self._by_head(term), tf.stop_gradient(mean)[..., None]
+                    ),
+                    tf.shape(term),
+                )
+            )
+            for term, mean in zip(terms, means, strict=True)
+        ]
+        return means, variances, count
 
     def _vectors(self, table: Any, windows: "_Windows", dtype: Any) -> Any:
         scale = 1.0
