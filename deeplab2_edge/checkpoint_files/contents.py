@@ -22,8 +22,10 @@ _ENCODER = "encoder/"
 # Training state: never part of the model.
 _STATE = re.compile(
     r"^(global_step|save_counter|optimizer|backbone_optimizer|trainer_state)(/|$)"
-    r"|\.OPTIMIZER_SLOT|^_CHECKPOINTABLE_OBJECT_GRAPH$"
+    r"|\.OPTIMIZER_SLOT"
 )
+# How TensorFlow finds its way without names; keys are enough here.
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -84,7 +86,7 @@ def read_contents(prefix: str) -> CheckpointContents:
     variables, passed_over = {}, []
     for key, entry in entries.items():
         path = _path(key, entry, is_foreign)
-        if key in state:
+        if key in state or key == _OBJECT_GRAPH:
             continue
         if path is None:
             passed_over.append(key.removesuffix(SUFFIX))

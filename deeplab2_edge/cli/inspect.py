@@ -1,4 +1,4 @@
-"""`deeplab2-edge inspect`: what is inside a model file."""
+"""`deeplab2-edge inspect`: what is inside a model file or a checkpoint."""
 
 import argparse
 import json
@@ -14,6 +14,9 @@ _EPILOG = """\
 examples:
   deeplab2-edge inspect model.tflite
   deeplab2-edge inspect model.tflite --json | jq .op_counts
+  deeplab2-edge inspect downloads/resnet50_os32.tar.gz
+
+Neither needs TensorFlow.
 """
 
 # Of the longest label, `checkpoint sha256`, and two spaces.
@@ -25,12 +28,16 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "inspect",
-        help="show metadata, ops and tensors of a model file",
-        description="Shows what is inside a converted model, and that it is whole.",
+        help="show what is inside a model file or a checkpoint",
+        description="Shows metadata, ops and tensors of a converted model, or what "
+        "network a checkpoint belongs to, and that the file is whole.",
         examples=_EPILOG,
     )
     parser.add_argument(
-        "model", metavar="FILE", help="a .tflite file made by `deeplab2-edge convert`"
+        "model",
+        metavar="FILE",
+        help="a .tflite file made by `deeplab2-edge convert`, or a checkpoint: "
+        "archive, folder, prefix, or `demo`",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"
@@ -40,6 +47,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, verifies and describes the file."""
+    if not args.model.endswith(".tflite"):
+        return _inspect_checkpoint(args.model, is_json=args.json)
     from pathlib import Path
 
     from deeplab2_edge.model_file import read_model_file
@@ -76,6 +85,61 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'ops':<{_LABEL_WIDTH}}{total} ops, {graph.num_tensors} tensors")
     for name, count in graph.op_counts.items():
         print(f"  {count:>5}  {name}")
+    return 0
+
+
+def _inspect_checkpoint(location: str, *, is_json: bool) -> int:
+    import math
+
+    from deeplab2_edge.checkpoint_files import (
+        identify,
+        read_contents,
+        resolve_checkpoint,
+    )
+    from deeplab2_edge.experiments import similar_recipes
+
+    contents = read_contents(resolve_checkpoint(location))
+    identity = identify(contents.shapes)
+    num_values = sum(math.prod(shape) for shape in contents.shapes.values())
+    recipes = similar_recipes(location.rstrip("/").split("/")[-1])
+    if is_json:
+        document = {
+            "path": location,
+            "prefix": contents.prefix,
+            "meta_architecture": identity.family,
+            "backbone": identity.encoder,
+            "num_classes": identity.num_classes,
+            "input_channels": identity.input_channels,
+            "num_variables": len(contents.variables),
+            "num_values": num_values,
+            "num_training_state": contents.num_state,
+            "recipes": recipes,
+            "variables": {p: list(s) for p, s in sorted(contents.shapes.items())},
+            "others": list(contents.passed_over),
+        }
+        print(json.dumps(document, indent=1))
+        return 0
+    lines = {
+        "checkpoint": contents.prefix,
+        "network": str(identity),
+        "variables": f"{len(contents.variables)} with {num_values:,} values",
+        "training state": f"{contents.num_state} entries"
+        if contents.num_state
+        else "none",
+    }
+    if contents.is_foreign:
+        lines["written by"] = "another trainer; only its encoder counts"
+    if contents.passed_over:
+        lines["others"] = f"{len(contents.passed_over)}, {contents.passed_over[0]}, ..."
+    if recipes:
+        lines["recipes like it"] = ", ".join(recipes)
+    items: dict[str, int] = {}
+    for path in sorted(contents.shapes):
+        items[path.split("/")[0]] = items.get(path.split("/")[0], 0) + 1
+    for name, value in lines.items():
+        print(f"{name:<{_LABEL_WIDTH}}{value}")
+    for item, count in items.items():
+        print(f"  {count:>5}  {item}")
     return 0
 
 

@@ -28,7 +28,7 @@ def test_training_state_is_no_part_of_the_model(tmp_path: Path) -> None:
     )
     assert contents.shapes == {"encoder/_stem/_conv/kernel": (2,)}
     assert contents.passed_over == ("resnet/conv1/weights",)
-    assert contents.num_state == 6
+    assert contents.num_state == 5
     assert not contents.is_foreign
 
 

@@ -1,7 +1,9 @@
 """`deeplab2-edge import-checkpoint` as a user meets it."""
 
 import functools
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,11 @@ def _tiny() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPLAB2_EDGE_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.textproto"
@@ -49,14 +56,16 @@ class Part(tf.Module):  # type: ignore[misc]
 
 
 def write_published(
-    prefix: Path, *, without: str = "", extra: str = "", reshape: str = ""
+    prefix: Path,
+    *,
+    without: str | tuple[str, ...] = (),
+    extra: str = "",
+    reshape: str = "",
 ) -> str:
     """Writes a training checkpoint: weights by published key, and training state."""
     root = Part()
     values = {
-        path: value
-        for path, value in weights().items()
-        if not (without and path.startswith(without))
+        path: value for path, value in weights().items() if not path.startswith(without)
     }
     if extra:
         values[extra] = np.zeros(3, np.float32)
@@ -75,6 +84,19 @@ def write_published(
     return str(
         tf.train.Checkpoint(**items, global_step=state, optimizer=Part()).save(prefix)
     )
+
+
+def pack(prefix: str, archive: Path, **texts: str) -> Path:
+    """Packs a checkpoint the way published ones come."""
+    name = archive.name.removesuffix(".tar.gz")
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in Path(prefix).parent.glob("*"):
+            tar.add(path, f"{name}/{path.name}")
+        for stem, text in texts.items():
+            member = tarfile.TarInfo(f"{name}/{stem}.textproto")
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return archive
 
 
 def run(*arguments: object) -> int:
@@ -195,3 +217,95 @@ def test_output_must_be_a_prefix(
     prefix = write_published(tmp_path / "published" / "ckpt")
     assert run(prefix, "--config", config, "--output", tmp_path) == 2
     assert "folder and base name" in capsys.readouterr().err
+
+
+def test_an_archive_is_imported_as_it_was_downloaded(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    archive = pack(prefix, tmp_path / "tiny.tar.gz")
+    output = tmp_path / "ours" / "ckpt"
+    assert run(archive, "--config", config, "--output", output) == 0
+    assert "Panoptic-DeepLab, mobilenet_v3_" in capsys.readouterr().out
+    model = build_tiny()
+    assert load_weights(model, output.parent).is_exact
+    assert load_weights(model, f"{archive}/tiny/ckpt-1").is_exact
+
+
+def test_an_archive_may_bring_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    archive = pack(prefix, tmp_path / "x.tar.gz", config=format_config(tiny_config()))
+    assert run(archive, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["is_exact"] is True
+
+
+def test_a_configuration_is_asked_for_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    name = "mobilenet_v3_small_os16_panoptic_deeplab_cityscapes_dwo.tar.gz"
+    assert run(pack(prefix, tmp_path / name)) == 2
+    error = capsys.readouterr().err
+    assert "--config" in error
+    assert "cityscapes_panoptic_mobilenet_v3_small_os16" in error
+
+
+def test_an_encoder_alone_is_told_so(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = ("semantic", "instance")
+    prefix = write_published(tmp_path / "published" / "ckpt", without=items)
+    assert run(prefix, "--config", config) == 2
+    printed = capsys.readouterr()
+    assert "encoder alone" in printed.err
+    assert "initial_checkpoint" in printed.err
+
+
+def test_classes_are_kept_and_a_part_is_written(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(
+        tmp_path / "published" / "ckpt", without="instance_center_head"
+    )
+    output = tmp_path / "start" / "ckpt"
+    classes = "model_options.panoptic_deeplab.semantic_head.output_channels=3"
+    options = ["--config", config, "--output", output, "--set", classes]
+    assert run(prefix, *options, "--keep-classes", "7,0,10") == 2
+    assert "instance_center_head" in capsys.readouterr().out
+    assert run(prefix, *options, "--keep-classes", "7,0,10", "--partial") == 0
+    reader = tf.train.load_checkpoint(str(output))
+    for name in ("kernel", "bias"):
+        path = f"semantic_last_layer/{name}"
+        np.testing.assert_array_equal(
+            reader.get_tensor(f"{path}/.ATTRIBUTES/VARIABLE_VALUE"),
+            weights()[path][..., [7, 0, 10]],
+        )
+    keys = reader.get_variable_to_shape_map()
+    assert not [key for key in keys if key.startswith("instance_center_head")]
+    assert not (output.parent / "config.textproto").exists()
+
+
+def test_a_part_must_match_somewhere(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = tf.train.Checkpoint(model=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+    assert run(prefix, "--config", config, "--partial") == 2
+    assert "does not hold the model" in capsys.readouterr().err
+
+
+def test_a_first_layer_that_needs_no_widening_is_told_so(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    assert run(prefix, "--config", config, "--widen-first-layer") == 2
+    assert "can be widened from 3 input channels to more" in capsys.readouterr().err
+
+
+def test_classes_must_be_numbers(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--config", config, "--keep-classes", "car,road")
+    assert "expected numbers of classes" in capsys.readouterr().err

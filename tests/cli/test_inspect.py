@@ -1,10 +1,15 @@
 """`deeplab2-edge inspect` as a user meets it."""
 
 import json
+import math
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from deeplab2_edge import assets
 from deeplab2_edge.cli import main
 from tests.runtime.tiny_model import INT8_MODEL
 
@@ -35,3 +40,45 @@ def test_file_that_is_not_ours_is_one_line(
     captured = capsys.readouterr()
     assert "not a TFLite file" in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_a_checkpoint_tells_its_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "demo"]) == 0
+    printed = capsys.readouterr().out
+    assert "Panoptic-DeepLab, mobilenet_v3_small, 11 classes" in printed
+    assert "362 with " in printed
+    assert main(["inspect", "demo", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["backbone"] == "mobilenet_v3_small"
+    assert document["variables"]["semantic_last_layer/bias"] == [11]
+    assert sum(map(math.prod, document["variables"].values())) == document["num_values"]
+
+
+def test_an_archive_is_inspected_as_it_is(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEEPLAB2_EDGE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "mobilenet_v3_small_os16_panoptic_deeplab_cityscapes_dwo.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for file in Path(assets.demo_checkpoint_prefix()).parent.glob("ckpt.*"):
+            tar.add(file, f"run/{file.name}")
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "recipes like it    cityscapes_panoptic_mobilenet_v3_small_os16" in printed
+
+
+def test_a_checkpoint_needs_no_tensorflow() -> None:
+    code = (
+        "import sys; from deeplab2_edge.cli import main; main(['inspect', 'demo']);"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_nothing_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path / "none")]) == 2
+    assert "no checkpoint here" in capsys.readouterr().err
