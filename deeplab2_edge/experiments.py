@@ -1,6 +1,5 @@
 """Where configurations are found: beside a checkpoint, or among the shipped recipes."""
 
-import difflib
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from deeplab2_edge import assets
 from deeplab2_edge.checkpoint_files.archives import split_archive
 from deeplab2_edge.checkpoint_files.location import find_checkpoint
+from deeplab2_edge.config.textformat import nearest
 from deeplab2_edge.errors import ConfigError
 
 # Training leaves the experiment under this name beside its checkpoints.
@@ -69,10 +69,10 @@ def find_recipe(name_or_path: str | Path) -> Path:
     names = recipe_names()
     if str(path) in names:
         return Path(str(files(_RECIPES))) / f"{path}.textproto"
-    near = difflib.get_close_matches(str(path), names, n=3) or names
+    hint = nearest(str(path), names) or ";"
     raise ConfigError(
-        f"{name_or_path}: no such file and no shipped recipe; recipes are "
-        f"{', '.join(near)}"
+        f"{name_or_path}: no such file and no shipped recipe{hint} "
+        "`deeplab2-edge recipes` lists all"
     )
 
 

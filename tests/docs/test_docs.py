@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from deeplab2_edge.cli import COMMANDS, build_parser
-from deeplab2_edge.cli.experiments import recipe_names
 from deeplab2_edge.config import ExperimentOptions, parse_override
 from deeplab2_edge.datasets.registry import get_dataset
+from deeplab2_edge.experiments import recipe_names
 from deeplab2_edge.images import write_jpeg
 from deeplab2_edge.synth import VALIDATION_SEED_START, render_scene
 from tests.runtime.tiny_model import INT8_MODEL
