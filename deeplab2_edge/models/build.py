@@ -139,9 +139,17 @@ def aspp_pool_size(
 
     It is the feature size of the training crop, whatever size is evaluated. An input
     smaller than the crop pools its whole feature map, per axis.
+
+    Raises:
+        ConfigError: If the training crop is not two numbers.
     """
     stride = config.model_options.backbone.output_stride
     crop = config.train_dataset_options.crop_size or tuple(input_size)
+    if len(crop) != 2:
+        raise ConfigError(
+            f"train_dataset_options.crop_size is {list(crop)}; expected height and "
+            "width"
+        )
     height, width = (
         min(scaled_size(side, stride), scaled_size(limit, stride))
         for side, limit in zip(crop, input_size, strict=True)

@@ -140,6 +140,12 @@ def test_pooling_window_is_that_of_the_training_crop(
     assert aspp_pool_size(config, size) == expected
 
 
+def test_a_training_crop_of_one_number_is_refused() -> None:
+    config = experiment("deeplab_v3", {"train_dataset_options.crop_size": [513]})
+    with pytest.raises(ConfigError, match=r"crop_size is \[513\]; expected height"):
+        aspp_pool_size(config, (33, 65))
+
+
 def test_variables_of_unread_encoder_layers_are_kept() -> None:
     config = experiment("deeplab_v3", {"model_options.decoder.feature_key": "res4"})
     with tiny_backbone():
