@@ -15,7 +15,8 @@ def test_a_canvas_that_does_not_fit_names_both_neighbors() -> None:
         check_size((1024, 2049), 16, "--input-size")
     assert str(caught.value) == (
         "--input-size is 1024x2049 (height x width); expected k * output_stride + 1 "
-        "for each side (output_stride is 16). Nearest that fits: 1009x2049 and 1025x2049"
+        "for each side (output_stride is 16). Nearest that fits: "
+        "1009x2049 and 1025x2049"
     )
 
 
