@@ -34,6 +34,7 @@ from deeplab2_edge.models.engine import load_engine
 from deeplab2_edge.runtime import PanopticSegmenter
 from deeplab2_edge.runtime.benchmark import BenchmarkReport, draw_plot, run_benchmark
 from deeplab2_edge.samples import SYNTHETIC, SampleSet, open_samples
+from deeplab2_edge.wording import counted
 
 MODEL_NAME = "model_int8.tflite"
 REPORT_NAME = "report.html"
@@ -210,7 +211,7 @@ def _page(result: DemoResult) -> str:
     )
     machine = ", ".join(f"{key}: {value}" for key, value in benchmark.machine.items())
     return _PAGE.format(
-        scenes=result.int8_report.num_images,
+        scenes=counted(result.int8_report.num_images, "scene"),
         pq_float=100 * result.float_report.pq.pq,
         pq_int8=100 * result.int8_report.pq.pq,
         miou_float=100 * result.float_report.miou.miou,
@@ -241,7 +242,7 @@ img {{ max-width: 100%; display: block; margin: .5em 0; }}
 small {{ color: #666; }}
 </style>
 <h1>MobileNetV3 Panoptic-DeepLab, float against int8</h1>
-<p>{scenes} scenes of the synthetic street world that no training has seen.</p>
+<p>{scenes} of the synthetic street world that no training has seen.</p>
 <table>
 <tr><th></th><th>PQ</th><th>mIoU</th></tr>
 <tr><td>float checkpoint</td><td>{pq_float:.2f}</td><td>{miou_float:.2f}</td></tr>

@@ -27,6 +27,7 @@ from deeplab2_edge.panoptic import Heads, find_centers, resize_bilinear
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.results import PanopticResult
 from deeplab2_edge.runtime.segmenter import Engine, PanopticSegmenter
+from deeplab2_edge.wording import counted
 
 # Equal heads have no noise at all; no float32 comparison gets this far.
 _MAX_SNR_DB = 200.0
@@ -188,9 +189,9 @@ def format_verification(report: Verification, label: str) -> str:
         report: What `verify` gave.
         label: Name of the converted model, for example `int8`.
     """
-    images = len(report.image_names)
+    images = counted(len(report.image_names), "image")
     lines = [
-        f"{label} against float, {images} images of {report.source}",
+        f"{label} against float, {images} of {report.source}",
         f"{'head':<18}{'max error':>12}{'SNR dB':>9}",
     ]
     for name, head in report.heads.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.convert import ConversionResult, DropLimit
@@ -140,7 +141,7 @@ def _print(result: "ConversionResult") -> None:
     if calibration is not None:
         print(
             f"calibrated with {calibration.num_used} of "
-            f"{len(calibration.image_names)} images"
+            f"{counted(len(calibration.image_names), 'image')}"
         )
         for outlier in calibration.outliers:
             print(

@@ -14,6 +14,7 @@ from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.progress import format_seconds, progress
+from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.runtime.results import PanopticResult
@@ -176,9 +177,8 @@ class _Job:
         if self._count == 1 and self._last is not None:
             _print_segments(self._last)
         stages = self._mean_ms()
-        noun = "image" if self._count == 1 else "images"
         seconds = sum(self._stage_ms.values()) / 1000
-        print(f"{self._count} {noun} in {format_seconds(seconds)}")
+        print(f"{counted(self._count, 'image')} in {format_seconds(seconds)}")
         if stages:
             per_stage = ", ".join(f"{name} {ms:.1f}" for name, ms in stages.items())
             print(f"ms per image: {per_stage}; total {sum(stages.values()):.1f}")

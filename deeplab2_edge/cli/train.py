@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.train.trainer import TrainingSummary
@@ -122,6 +123,7 @@ def _print(summary: "TrainingSummary") -> None:
             f"{summary.steps_per_second:.2f} steps/s\n{losses}"
         )
     if summary.skipped_steps:
-        print(f"{summary.skipped_steps} steps were left out: loss not finite")
+        steps = counted(summary.skipped_steps, "step")
+        print(f"left out because the loss was not finite: {steps}")
     print(f"checkpoint: {summary.checkpoint}")
     print(f"curves: tensorboard --logdir {summary.output_dir}")

@@ -20,6 +20,7 @@ from deeplab2_edge.datasets.labels import CocoLabel, LabelMaps, label_problems
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import list_images
 from deeplab2_edge.progress import progress
+from deeplab2_edge.wording import counted
 
 _MAX_PRINTED_PROBLEMS = 20
 
@@ -202,9 +203,9 @@ def check_folder(
     if is_described and not folder.is_labelled:
         report.add_problem(
             root,
-            f"{len(folder.samples)} images and no label at all; labels belong into "
-            "labels/*.png beside images/, or into a COCO panoptic.json: is it the "
-            "right folder?",
+            f"{counted(len(folder.samples), 'image')} and no label at all; labels "
+            "belong into labels/*.png beside images/, or into a COCO panoptic.json: is "
+            "it the right folder?",
         )
     samples = progress(
         folder.samples, total=len(folder.samples), label="checking", quiet=quiet
@@ -220,7 +221,9 @@ def check_folder(
 def format_report(report: CheckReport) -> str:
     """Formats a report as a table, the notes and the first problems."""
     document = report.to_json()
-    lines = [f"{report.path}: {report.num_images} images, {report.num_labels} labels"]
+    images = counted(report.num_images, "image")
+    labels = counted(report.num_labels, "label")
+    lines = [f"{report.path}: {images}, {labels}"]
     if report.smallest and report.largest:
         low, high = ("x".join(map(str, s)) for s in (report.smallest, report.largest))
         lines[0] += f", {low}" if low == high else f", {low} to {high}"

@@ -16,6 +16,7 @@ from deeplab2_edge.metrics.panoptic_quality import (
     PanopticQualityResult,
 )
 from deeplab2_edge.progress import progress
+from deeplab2_edge.wording import counted
 
 
 class LabeledSample(Protocol):
@@ -145,7 +146,7 @@ def format_report(report: EvaluationReport) -> str:
     pq, names = report.pq, report.class_names
     width = max(len(name) for name in (*names, "all classes"))
     lines = [
-        f"{report.label}: {report.dataset}, {report.num_images} images",
+        f"{report.label}: {report.dataset}, {counted(report.num_images, 'image')}",
         f"{'':{width}}     PQ     SQ     RQ    IoU     TP     FP     FN",
     ]
     for name, figures in (

@@ -50,7 +50,7 @@ def test_the_table_names_classes(
     arguments = ["evaluate", str(MODEL), "--data", str(street), "--limit", "1"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert "1 images" in out and "road" in out and "PQ" in out
+    assert "1 image\n" in out and "road" in out and "PQ" in out
 
 
 @pytest.mark.parametrize(

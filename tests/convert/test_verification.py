@@ -145,7 +145,7 @@ def test_heatmap_counts_between_0_and_1_only() -> None:
 def test_table_and_json_hold_the_figures() -> None:
     report = compare(ColorEngine(logit_noise=0.5), [Picture()])
     table = format_verification(report, "int8")
-    assert "int8 against float, 1 images of pictures" in table
+    assert "int8 against float, 1 image of pictures" in table
     assert "semantic_logits" in table
     assert "against labels (1)" in table
     document = json.loads(json.dumps(report.to_json()))

@@ -24,6 +24,7 @@ from deeplab2_edge.progress import progress
 from deeplab2_edge.records import write_records
 from deeplab2_edge.train.data.builders.parallel import run_tasks
 from deeplab2_edge.version import __version__
+from deeplab2_edge.wording import counted
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -206,8 +207,9 @@ def _find_done(
     strangers = sorted(manifest.parent.glob(f"{split}-*-of-*.tfrecord"))
     if strangers and not overwrite:
         raise UsageError(
-            f"{manifest.parent}: holds {len(strangers)} {split} shards of another job "
-            "(other input or settings); choose another folder, or overwrite them"
+            f"{manifest.parent}: holds {counted(len(strangers), f'{split} shard')} of "
+            "another job (other input or settings); choose another folder, or "
+            "overwrite them"
         )
     try:
         manifest.unlink(missing_ok=True)
