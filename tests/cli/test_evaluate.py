@@ -64,7 +64,7 @@ def test_the_table_names_classes(
         ({"model": "nowhere.tflite"}, "nowhere.tflite"),
         pytest.param(
             {"model": "nowhere"},
-            "nowhere: no such checkpoint",
+            "nowhere: no checkpoint here",
             marks=pytest.mark.skipif(
                 not HAS_TENSORFLOW, reason="install deeplab2-edge[train]"
             ),
