@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.synth.blocks import standing_structures
 from deeplab2_edge.synth.camera import Camera
 from deeplab2_edge.synth.canvas import Canvas
 from deeplab2_edge.synth.ground import paint_ground, paint_sky, paint_skyline
@@ -15,6 +16,7 @@ from deeplab2_edge.synth.people import Person
 from deeplab2_edge.synth.scene import CAR, LABEL_DIVISOR, VOID, Scene
 from deeplab2_edge.synth.structures import Barrier, Structure
 from deeplab2_edge.synth.textures import stream
+from deeplab2_edge.synth.traffic import moving_things
 from deeplab2_edge.synth.vehicles import Car
 from deeplab2_edge.synth.world import FRAME_SECONDS, World, make_world
 
@@ -85,7 +87,7 @@ def _render(world: World, frame: int, size: tuple[int, int]) -> Scene:
     camera = world.camera(time, size)
     canvas = Canvas(camera)
     seed, light = world.seed, world.light
-    objects = [*world.structures(time), *world.things(time)]
+    objects = [*standing_structures(world, time), *moving_things(world, time)]
     horizon = paint_sky(canvas, world, stream(seed, _SKY))
     shadows = [polygon for thing in objects for polygon in thing.shadow(light)]
     contacts = [thing.contact() for thing in objects if isinstance(thing, Car)]

@@ -10,7 +10,9 @@ import pytest
 
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.synth import Scene, render_scene, render_video
+from deeplab2_edge.synth.blocks import standing_structures
 from deeplab2_edge.synth.scene import CLASS_NAMES, LABEL_DIVISOR, THING_IDS, VOID
+from deeplab2_edge.synth.traffic import moving_things
 from deeplab2_edge.synth.world import make_world
 
 SMALL = (65, 129)
@@ -67,7 +69,7 @@ def test_same_seed_gives_same_bytes_in_another_process() -> None:
 @pytest.mark.parametrize("seed", WORLDS)
 def test_the_world_of_a_seed_stays_what_it_was(seed: int) -> None:
     world = make_world(seed)
-    found = [*world.structures(2.0), *world.things(2.0)]
+    found = [*standing_structures(world, 2.0), *moving_things(world, 2.0)]
     kinds = Counter(type(thing).__name__ for thing in found)
     inventory, coordinates = WORLDS[seed]
     words = inventory.split()
