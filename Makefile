@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-REFERENCE ?= ../shared/reference
+REFERENCE ?= $(abspath ../shared/reference)
 
 .PHONY: help setup demo test test-all test-parity check format bench docs clean
 

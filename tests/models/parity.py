@@ -1,6 +1,7 @@
 """Compares a model with the stored outputs of the published system."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -130,15 +131,24 @@ class Network:
             path += "/_memory_output" if second else "/_pixel_output"
         elif second:  # a MobileNet block's depthwise feature
             path += "/_conv2_bn_act"
+        return _last(
+            [
+                layer
+                for layer in self._layers
+                if layer.name == path or layer.name.startswith(path + "/")
+            ]
+        ).output
+
+    @functools.cached_property
+    def _layers(self) -> list[Any]:
+        """All layers of the graph, also those no output reads."""
         encoder = tf_keras.Model(self.encoder_input, self.endpoints)
-        layers = {
-            id(layer): layer
-            for layer in (*self.model.submodules, *encoder.layers)
-            if isinstance(layer, tf_keras.layers.Layer)
-            and (layer.name == path or layer.name.startswith(path + "/"))
-            and layer.inbound_nodes
-        }
-        return _last(list(layers.values())).output
+        parts = {id(part): part for part in (*self.model.submodules, *encoder.layers)}
+        return [
+            part
+            for part in parts.values()
+            if isinstance(part, tf_keras.layers.Layer) and part.inbound_nodes
+        ]
 
 
 def build_from_facts(
@@ -160,7 +170,10 @@ def build_from_facts(
         model = build.build_model(
             config_from_facts(facts), input_size=input_size, pool_size=pool_size
         )
-    return Network(model, captured["image"], captured["endpoints"])
+    # Two frames share an encoder with an input of its own.
+    is_shared = facts["meta_architecture"] == "vip_deeplab"
+    encoder_input = captured["image"] if is_shared else model.input
+    return Network(model, encoder_input, captured["endpoints"])
 
 
 def _as_text(message: dict[str, Any]) -> str:
