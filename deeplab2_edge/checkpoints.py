@@ -213,7 +213,7 @@ def _leaf(variable: Any) -> str:
 def _contents(source: str | Path | CheckpointContents) -> CheckpointContents:
     if isinstance(source, CheckpointContents):
         return source
-    return read_contents(resolve_checkpoint(source))
+    return read_contents(source)
 
 
 def _compare(contents: CheckpointContents, wanted: Mapping[str, Any]) -> LoadReport:
@@ -265,7 +265,7 @@ def _refuse(
     else:
         return
     explanation = report.explanation and f"; {report.explanation}"
-    raise CheckpointError(f"{report.prefix}: {fault}{explanation}")
+    raise CheckpointError(f"{contents.name}: {fault}{explanation}")
 
 
 def _open(prefix: str) -> Any:

@@ -1,7 +1,6 @@
 """What lies on disk under the name of a checkpoint, read without TensorFlow.
 
-    location = find_checkpoint("downloads/resnet50_os32.tar.gz")
-    contents = read_contents(location.prefix)
+    contents = read_contents("downloads/resnet50_os32.tar.gz")
     identify(contents.shapes).encoder
 
 Values of variables are read by `deeplab2_edge.checkpoints`.

@@ -8,12 +8,14 @@ stand beside the variables.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.checkpoint_files.index import Entry, read_index
+from deeplab2_edge.checkpoint_files.location import find_checkpoint
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Another trainer of the same backbones stores them below this prefix.
@@ -55,7 +57,8 @@ class CheckpointContents:
     """Says what a checkpoint holds of a model.
 
     Attributes:
-        prefix: The checkpoint.
+        prefix: Path of its files without `.index` and `.data-...`.
+        name: What to call it, see `CheckpointLocation`.
         variables: By path, that is the key without its suffix.
         passed_over: Keys that are neither variables nor known training state.
         num_state: Keys of training state: optimizer, counters.
@@ -63,6 +66,7 @@ class CheckpointContents:
     """
 
     prefix: str
+    name: str
     variables: Mapping[str, StoredVariable]
     passed_over: tuple[str, ...] = ()
     num_state: int = 0
@@ -74,13 +78,18 @@ class CheckpointContents:
         return {path: variable.shape for path, variable in self.variables.items()}
 
 
-def read_contents(prefix: str) -> CheckpointContents:
+def read_contents(location: str | Path) -> CheckpointContents:
     """Reads which variables a checkpoint holds.
 
+    Args:
+        location: See `find_checkpoint`.
+
     Raises:
-        CheckpointError: See `read_index`.
+        CheckpointError: If there is none, or its index or data files are damaged.
+        OutputError: If an archive cannot be unpacked.
     """
-    entries = read_index(prefix)
+    found = find_checkpoint(location)
+    entries = read_index(found.prefix)
     state = {key for key in entries if _STATE.search(key)}
     is_foreign = any(key.startswith(FOREIGN_ENCODER) for key in entries)
     variables, passed_over = {}, []
@@ -93,7 +102,12 @@ def read_contents(prefix: str) -> CheckpointContents:
         else:
             variables[path] = StoredVariable(key, entry.shape)
     return CheckpointContents(
-        prefix, variables, tuple(passed_over), len(state), is_foreign
+        prefix=found.prefix,
+        name=found.name,
+        variables=variables,
+        passed_over=tuple(passed_over),
+        num_state=len(state),
+        is_foreign=is_foreign,
     )
 
 

@@ -19,7 +19,7 @@ _FAMILIES = (
     ("motion_deeplab", "Motion-DeepLab", r"motion_regression_head_"),
     ("deeplab_v3_plus", "DeepLabv3+", r"deeplab_v3plus_"),
     ("deeplab_v3", "DeepLabv3", r"deeplab_v3_aspp|classifier_conv_bn_act"),
-    ("panoptic_deeplab", "Panoptic-DeepLab", r"semantic_decoder|instance_"),
+    ("panoptic_deeplab", "Panoptic-DeepLab", r"(semantic|instance)_decoder"),
 )
 _ENCODER = "encoder/"
 # The two spellings of the layer that gives one number per class.

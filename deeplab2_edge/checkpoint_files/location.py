@@ -23,11 +23,13 @@ class CheckpointLocation:
 
     Attributes:
         prefix: Path of its files without `.index` and `.data-...`.
+        name: The same as a user would write it: within an archive, not in our cache.
         folders: Where its configuration may lie: beside it, and the folder or the root
             of the archive that the user named.
     """
 
     prefix: str
+    name: str
     folders: tuple[Path, ...]
 
 
@@ -54,7 +56,7 @@ def find_checkpoint(location: str | Path) -> CheckpointLocation:
     """
     if str(location) == assets.DEMO_CHECKPOINT:
         prefix = assets.demo_checkpoint_prefix()
-        return CheckpointLocation(prefix, (Path(prefix).parent,))
+        return CheckpointLocation(prefix, str(location), (Path(prefix).parent,))
     archived = split_archive(location)
     if archived is not None:
         archive, inside = archived
@@ -62,7 +64,8 @@ def find_checkpoint(location: str | Path) -> CheckpointLocation:
         if ".." in inside.parts:
             raise CheckpointError(f"{location}: leads out of the archive")
         prefix = _find(root / inside, str(location), str(archive), root)
-        return _location(prefix, root)
+        inside = PurePosixPath(Path(prefix).relative_to(root).as_posix())
+        return _location(prefix, f"{archive}/{inside}", root)
     path = Path(location)
     if path.name.lower().endswith((*SUFFIXES, ".zip")) and not path.is_dir():
         raise CheckpointError(
@@ -70,13 +73,14 @@ def find_checkpoint(location: str | Path) -> CheckpointLocation:
             if path.is_file()
             else f"{location}: no such archive"
         )
-    return _location(_find(path, str(location), str(location), None), path)
+    prefix = _find(path, str(location), str(location), None)
+    return _location(prefix, prefix, path)
 
 
-def _location(prefix: str, named: Path) -> CheckpointLocation:
+def _location(prefix: str, name: str, folder: Path) -> CheckpointLocation:
     beside = Path(prefix).parent
-    extra = (named,) if named.is_dir() and named != beside else ()
-    return CheckpointLocation(prefix, (beside, *extra))
+    extra = (folder,) if folder.is_dir() and folder != beside else ()
+    return CheckpointLocation(prefix, name, (beside, *extra))
 
 
 def _find(path: Path, location: str, shown_root: str, archive_root: Path | None) -> str:

@@ -44,7 +44,7 @@ def widen_first_layer(
     path = first_kernel(wanted)
     if path is None or path not in contents.variables:
         raise CheckpointError(
-            f"{contents.prefix}: has no first convolution {path or ''}; is its encoder "
+            f"{contents.name}: has no first convolution {path or ''}; is its encoder "
             "that of the configuration?"
         )
     found, expected = contents.variables[path].shape, wanted[path]
@@ -55,7 +55,7 @@ def widen_first_layer(
         or (*found[:2], found[3]) != (*expected[:2], expected[3])
     ):
         raise CheckpointError(
-            f"{contents.prefix}: {path} is {found}, the model's {expected}; it can be "
+            f"{contents.name}: {path} is {found}, the model's {expected}; it can be "
             f"widened from {_RGB} input channels to more, the rest being equal"
         )
     added = expected[2] - _RGB
@@ -84,7 +84,7 @@ def keep_classes(
     bias = contents.variables.get(f"{last}/bias")
     if last is None or bias is None or len(bias.shape) != 1:
         raise CheckpointError(
-            f"{contents.prefix}: has no semantic_last_layer to choose classes of"
+            f"{contents.name}: has no semantic_last_layer to choose classes of"
         )
     kernel = contents.variables[f"{last}/kernel"]
     count = bias.shape[0]
@@ -96,7 +96,7 @@ def keep_classes(
         )
     if kernel.shape[-1:] != bias.shape:
         raise CheckpointError(
-            f"{contents.prefix}: {last} has {kernel.shape} weights and {count} biases"
+            f"{contents.name}: {last} has {kernel.shape} weights and {count} biases"
         )
     chosen = np.asarray(classes, np.int64)
 

@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from deeplab2_edge.files import atomic_write
     from deeplab2_edge.models import build_model
 
-    contents = read_contents(checkpoints.resolve_checkpoint(args.checkpoint))
+    contents = read_contents(args.checkpoint)
     config = load_experiment(str(find_config(args.checkpoint, args.config)), args.set)
     output = None if args.output is None else _checked_output(Path(args.output))
     # Variables do not depend on the size of the input; a small graph builds faster.
@@ -130,8 +130,9 @@ def run(args: argparse.Namespace) -> int:
     if not fits:
         cause = f": {report.explanation}" if report.explanation else ""
         print(
-            f"{report.prefix}: does not hold the model of {args.config or 'its config'}"
-            f"{cause}; " + ("nothing was written" if output else "see above"),
+            f"{contents.name}: does not hold the model of "
+            f"{args.config or CONFIG_NAME}{cause}; "
+            + ("nothing was written" if output else "see above"),
             file=sys.stderr,
         )
     return 0 if fits else 2
@@ -181,7 +182,7 @@ def _describe(
 
     identity = identify(contents.shapes)
     return {
-        "checkpoint": report.prefix,
+        "checkpoint": contents.name,
         "meta_architecture": identity.family,
         "backbone": identity.encoder,
         "num_classes": identity.num_classes,
@@ -200,7 +201,7 @@ def _print(
 ) -> None:
     from deeplab2_edge.checkpoint_files import identify
 
-    print(f"checkpoint   {report.prefix}")
+    print(f"checkpoint   {contents.name}")
     print(f"holds        {identify(contents.shapes)}")
     print(f"matching     {len(report.loaded):>5}  variables of the model")
     for title, paths, meaning in (
@@ -215,3 +216,5 @@ def _print(
             print(f"                    and {len(paths) - _SHOWN} more (--json)")
     if written is not None:
         print(f"wrote        {written}")
+    if written is not None and report.missing:
+        print("             a part: give it as model_options.initial_checkpoint")

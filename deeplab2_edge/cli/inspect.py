@@ -91,14 +91,10 @@ def run(args: argparse.Namespace) -> int:
 def _inspect_checkpoint(location: str, *, is_json: bool) -> int:
     import math
 
-    from deeplab2_edge.checkpoint_files import (
-        identify,
-        read_contents,
-        resolve_checkpoint,
-    )
+    from deeplab2_edge.checkpoint_files import identify, read_contents
     from deeplab2_edge.experiments import similar_recipes
 
-    contents = read_contents(resolve_checkpoint(location))
+    contents = read_contents(location)
     identity = identify(contents.shapes)
     num_values = sum(math.prod(shape) for shape in contents.shapes.values())
     recipes = similar_recipes(location.rstrip("/").split("/")[-1])
@@ -120,10 +116,10 @@ def _inspect_checkpoint(location: str, *, is_json: bool) -> int:
         print(json.dumps(document, indent=1))
         return 0
     lines = {
-        "checkpoint": contents.prefix,
+        "checkpoint": contents.name,
         "network": str(identity),
         "variables": f"{len(contents.variables)} with {num_values:,} values",
-        "training state": f"{contents.num_state} entries"
+        "training state": f"{contents.num_state} of optimizer and counters"
         if contents.num_state
         else "none",
     }

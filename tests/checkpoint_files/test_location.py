@@ -93,9 +93,10 @@ def test_an_archive_is_as_good_as_its_folder(tmp_path: Path) -> None:
     assert Path(f"{prefix}.index").is_file()
     for inside in ("a", "a/b", "a/b/ckpt-5", "a/b/ckpt-5.index"):
         assert resolve_checkpoint(f"{path}/{inside}") == prefix
-    folders = find_checkpoint(path).folders
-    assert [folder.name for folder in folders][0] == "b"
-    assert folders[1].name.startswith("weights-")
+    found = find_checkpoint(path)
+    assert found.name == f"{path}/a/b/ckpt-5"
+    assert found.folders[0].name == "b"
+    assert found.folders[1].name.startswith("weights-")
 
 
 def test_an_archive_of_many_says_how_to_pick_one(tmp_path: Path) -> None:

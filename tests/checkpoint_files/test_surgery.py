@@ -18,7 +18,9 @@ def contents(**shapes: tuple[int, ...]) -> CheckpointContents:
     """Makes contents; `__` in a name is a slash of the path."""
     paths = {name.replace("__", "/"): shape for name, shape in shapes.items()}
     return CheckpointContents(
-        "ckpt", {path: StoredVariable(path, shape) for path, shape in paths.items()}
+        "files/ckpt",
+        "ckpt",
+        {path: StoredVariable(path, shape) for path, shape in paths.items()},
     )
 
 
@@ -31,7 +33,9 @@ def contents(**shapes: tuple[int, ...]) -> CheckpointContents:
     ],
 )
 def test_the_first_layer_gets_channels_of_zeros(stem: str) -> None:
-    before = CheckpointContents("c", {stem: StoredVariable("key", (3, 3, 3, 2))})
+    before = CheckpointContents(
+        "files/ckpt", "ckpt", {stem: StoredVariable("key", (3, 3, 3, 2))}
+    )
     variable = widen_first_layer(before, {stem: (3, 3, 7, 2)}).variables[stem]
     assert variable.shape == (3, 3, 7, 2)
     kernel = np.arange(54, dtype=np.float32).reshape(3, 3, 3, 2)
@@ -55,7 +59,9 @@ def test_the_first_layer_gets_channels_of_zeros(stem: str) -> None:
 def test_only_rgb_is_widened_and_the_rest_must_fit(
     found: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
-    before = CheckpointContents("ckpt", {STEM: StoredVariable("key", found)})
+    before = CheckpointContents(
+        "files/ckpt", "ckpt", {STEM: StoredVariable("key", found)}
+    )
     with pytest.raises(CheckpointError, match="can be widened from 3 input channels"):
         widen_first_layer(before, {STEM: expected})
 
@@ -68,6 +74,7 @@ def test_a_missing_first_layer_is_named() -> None:
 @pytest.mark.parametrize("last", ["semantic_last_layer", "semantic_last_layer/_conv"])
 def test_classes_are_kept_in_the_given_order(last: str) -> None:
     before = CheckpointContents(
+        "files/ckpt",
         "ckpt",
         {
             f"{last}/kernel": StoredVariable("k", (1, 1, 4, 19)),
