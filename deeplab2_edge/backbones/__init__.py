@@ -1,5 +1,29 @@
 """Encoders: from an image to a dictionary of features."""
 
 from deeplab2_edge.backbones.registry import build_backbone, register_backbone
+from deeplab2_edge.backbones.residual import Network, Stage, build_network
+from deeplab2_edge.layers.axial_block import (
+    Block,
+    Transformer,
+    axial,
+    basic,
+    bottleneck,
+    global_,
+)
+from deeplab2_edge.layers.dual_path import DualPathOptions, memory_feature
 
-__all__ = ["build_backbone", "register_backbone"]
+__all__ = [
+    "Block",
+    "DualPathOptions",
+    "Network",
+    "Stage",
+    "Transformer",
+    "axial",
+    "basic",
+    "bottleneck",
+    "build_backbone",
+    "build_network",
+    "global_",
+    "memory_feature",
+    "register_backbone",
+]

@@ -18,7 +18,8 @@ class Builder(Protocol):
     ) -> Mapping[str, Any]:
         """Returns the endpoints of an image `[B, H, W, C]` in -1..1.
 
-        Layers are named by checkpoint path, all below `encoder/`.
+        Layers are named by checkpoint path, all below `encoder/`. One endpoint has the
+        output stride of `options`. What else of `options` is used is up to the builder.
         """
 
 
@@ -59,7 +60,9 @@ def build_backbone(
     """
     name = require_backbone(options.name)
     if name in _own:
-        return dict(_own[name](image, options, defaults=defaults))
+        endpoints = dict(_own[name](image, options, defaults=defaults))
+        _refuse_other_strides(name, endpoints, image, options)
+        return endpoints
     if name in mobilenet_v3.VARIANTS:
         return _build_mobilenet(image, name, options, defaults)
     if options.output_stride not in (4, 8, 16, 32):
@@ -72,6 +75,27 @@ def build_backbone(
             image, max_deeplab.PRESETS[name], options, defaults=defaults
         )
     return resnet.build_resnet(image, resnet.PRESETS[name], options, defaults=defaults)
+
+
+def _refuse_other_strides(
+    name: str, endpoints: Mapping[str, Any], image: Any, options: BackboneOptions
+) -> None:
+    """Refuses a backbone of one's own without a feature at the output stride.
+
+    Decoders would pool and dilate for another size than the feature has.
+    """
+    stride = options.output_stride
+    wanted = tuple((side - 1) // stride + 1 for side in image.shape[1:3])
+    maps = {
+        key: tuple(x.shape[1:3]) for key, x in endpoints.items() if len(x.shape) == 4
+    }
+    if wanted not in maps.values():
+        found = ", ".join(f"{key} {size}" for key, size in maps.items())
+        raise ConfigError(
+            f"model_options.backbone.output_stride is {stride}, but no feature of "
+            f"{name!r} is {wanted} for an image of {tuple(image.shape[1:3])} pixels; "
+            f"it gives {found or 'none'}"
+        )
 
 
 def _build_mobilenet(

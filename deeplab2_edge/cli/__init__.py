@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from deeplab2_edge.cli.arguments import add_import_option, run_own_file
 from deeplab2_edge.errors import DeepLabEdgeError
 from deeplab2_edge.version import __version__
 
@@ -27,6 +28,15 @@ COMMANDS = (
     "models",
     "import_checkpoint",
     "doctor",
+)
+# They build a network, perhaps with a backbone of the user's own.
+_WITH_OWN_FILES = (
+    "recipes",
+    "train",
+    "evaluate",
+    "convert",
+    "models",
+    "import-checkpoint",
 )
 
 _EXAMPLES = """\
@@ -51,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name in COMMANDS:
         module = importlib.import_module(f"deeplab2_edge.cli.{name}")
         module.add_parser(subparsers)
+    for name in _WITH_OWN_FILES:
+        add_import_option(subparsers.choices[name])
     return parser
 
 
@@ -65,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     args = build_parser().parse_args(argv)
     try:
+        for path in getattr(args, "imports", ()):
+            run_own_file(path)
         return int(args.run(args))
     except DeepLabEdgeError as error:
         print(f"deeplab2-edge {args.command}: {error}", file=sys.stderr)

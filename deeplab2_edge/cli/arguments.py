@@ -1,10 +1,14 @@
 """What the parsers of the commands share."""
 
 import argparse
+import importlib.util
 import re
+import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
-from deeplab2_edge.errors import UsageError
+from deeplab2_edge.errors import DeepLabEdgeError, UsageError
 
 
 def add_command(
@@ -23,6 +27,43 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--import`, for files that `run_own_file` runs before the command."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run a Python file of your own first, for example one that registers a "
+        "backbone; repeatable",
+    )
+
+
+def run_own_file(path: str) -> None:
+    """Runs a Python file that the user named.
+
+    Raises:
+        UsageError: If there is no such file, or it fails; the message names the line.
+    """
+    if not (path.endswith(".py") and Path(path).is_file()):
+        raise UsageError(f"--import is {path!r}; expected a Python file, NAME.py")
+    # Under its plain name it could hide a package.
+    name = f"imported:{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except DeepLabEdgeError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        line = error.lineno if isinstance(error, SyntaxError) else own[-1]
+        raise UsageError(f"{path}:{line}: {type(error).__name__}: {error}") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:
