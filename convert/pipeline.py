@@ -50,7 +50,12 @@ from deeplab2_edge.model_file import (
     write_model_file,
 )
 from deeplab2_edge.models import build_model
-from deeplab2_edge.models.engine import KerasEngine, dataset_of, describe_model
+from deeplab2_edge.models.engine import (
+    KerasEngine,
+    dataset_of,
+    describe_model,
+    require_panoptic,
+)
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
@@ -278,6 +283,7 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
     _check_options(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
+    require_panoptic(config)
     calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
