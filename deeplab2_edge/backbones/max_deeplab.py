@@ -4,6 +4,7 @@ References:
     Wang et al., MaX-DeepLab, CVPR 2021, arXiv:2012.00759.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,21 +87,22 @@ def _large(use_transformer_beyond_stride: int) -> Preset:
     )
 
 
-_LARGE_PATH: Mapping[str, int] = {
-    "decoder_stacks": 1,
-    "extra_stacks": 1,
-    "extra_blocks": 3,
-    "extra_transformer_beyond_stride": 16,
-    "memory_channels": 512,
-    "feature_channels": 512,
-}
+_LARGE = MaXPreset(
+    _large(16),
+    decoder_stacks=1,
+    extra_stacks=1,
+    extra_blocks=3,
+    extra_transformer_beyond_stride=16,
+    memory_channels=512,
+    feature_channels=512,
+)
 
 PRESETS: Mapping[str, MaXPreset] = {
     "max_deeplab_s": MaXPreset(_small(32)),
-    "max_deeplab_l": MaXPreset(_large(16), **_LARGE_PATH),
+    "max_deeplab_l": _LARGE,
     "max_deeplab_s_backbone": MaXPreset(_small(0), has_transformer_path=False),
-    "max_deeplab_l_backbone": MaXPreset(
-        _large(0), has_transformer_path=False, **_LARGE_PATH
+    "max_deeplab_l_backbone": dataclasses.replace(
+        _LARGE, backbone=_large(0), has_transformer_path=False
     ),
 }
 
