@@ -35,6 +35,8 @@ def find_config(checkpoint: str | Path, config: str | Path | None = None) -> Pat
         return find_recipe(config)
     if str(checkpoint) == assets.DEMO_CHECKPOINT:
         return assets.demo_config_path()
+    if (Path(checkpoint) / CONFIG_NAME).is_file():  # also before the first checkpoint
+        return Path(checkpoint) / CONFIG_NAME
     folders = find_checkpoint(checkpoint).folders
     for folder in folders:
         beside = folder / CONFIG_NAME

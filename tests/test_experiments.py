@@ -36,6 +36,13 @@ def test_a_run_and_its_checkpoints_share_the_configuration(tmp_path: Path) -> No
     assert find_config(tmp_path / "ckpt-5") == tmp_path / "config.textproto"
 
 
+def test_a_run_has_its_configuration_before_its_first_checkpoint(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.textproto").write_text("")
+    assert find_config(tmp_path) == tmp_path / "config.textproto"
+
+
 def test_a_single_configuration_of_another_name_will_do(tmp_path: Path) -> None:
     (tmp_path / "ckpt-5.index").write_text("")
     (tmp_path / "street.textproto").write_text("")
