@@ -83,6 +83,7 @@ def train(
     *,
     seed: int = 0,
     deterministic: bool = False,
+    recompute: bool = False,
     stop_after: int | None = None,
     quiet: bool = False,
 ) -> TrainingSummary:
@@ -97,6 +98,7 @@ def train(
         seed: Of weights, data order and augmentation.
         deterministic: Use only ops with a fixed summation order: a resumed run then
             equals an uninterrupted one bit for bit; somewhat slower.
+        recompute: See `build_model`: less memory, more time, the same result.
         stop_after: Stop at this step, before the configured number.
         quiet: Report no progress.
 
@@ -117,7 +119,7 @@ def train(
     tf_keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    run = _Run(config, info, output_dir, seed)
+    run = _Run(config, info, output_dir, seed, recompute=recompute)
     # Only now: a command that does not fit must not spoil what lies there.
     _remember_config(config, output_dir)
     return run.train(stop_after=stop_after, quiet=quiet)
@@ -127,7 +129,13 @@ class _Run:
     """Holds what lives as long as one training process."""
 
     def __init__(
-        self, config: ExperimentOptions, info: DatasetInfo, output_dir: Path, seed: int
+        self,
+        config: ExperimentOptions,
+        info: DatasetInfo,
+        output_dir: Path,
+        seed: int,
+        *,
+        recompute: bool,
     ) -> None:
         self.config = config
         self.info = info
@@ -136,7 +144,9 @@ class _Run:
         self.options = config.trainer_options
         solver = self.options.solver_options
         self.model = build_model(
-            config, input_size=config.train_dataset_options.crop_size
+            config,
+            input_size=config.train_dataset_options.crop_size,
+            recompute=recompute,
         )
         self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.schedule = build_schedule(solver)
