@@ -14,6 +14,8 @@ References:
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -101,7 +103,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
     With `options.span` s, keys farther than s are not seen. Queries then go in blocks
     of b = max(s, 32), each with its window of b + 2 s keys: time and memory grow with
     `L * (b + 2 s)` and not with the square of L, and the largest tensor holds that
-    many logits per head and sequence. On an axis no longer than a window nothing is
+    many logits per head and sequence. On an axis shorter than two windows nothing is
     gained, and the whole axis is one block.
 
     Batch statistics are those of all queries and, with a span, of the pairs that see
@@ -290,7 +292,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
             scale, shift = norm.moving_affine()
             terms = self._logits(query, key, scale, windows)
             terms = [tf.cast(term, tf.float32) for term in terms]
-        logits = tf.reshape(tf.add_n(terms), (-1, windows.rows, windows.width))
+        logits = tf.reshape(_sum(terms), (-1, windows.rows, windows.width))
         if self.options.self_attention_activation == "sigmoid":
             logits = self._by_head(logits) + tf.reduce_sum(shift, axis=0)[..., None]
             logits = tf.reshape(logits, (-1, windows.rows, windows.width))
@@ -314,8 +316,10 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         def scaled(x: Any) -> Any:
             if scale is None:
                 return x
-            channels = tf.tile(scale[len(terms)], (1, x.shape[-1] // len(scale[0])))
-            return x * tf.cast(tf.reshape(channels, (-1,)), x.dtype)
+            # From one factor per head to one per channel.
+            depth = self.key_depth // self.options.num_heads
+            channels = tf.reshape(tf.tile(scale[len(terms)], (1, depth)), (-1,))
+            return x * tf.cast(channels, x.dtype)
 
         if self.options.use_content_similarity:
             rows = _by_sequence(self._query_blocks(scaled(query), windows))
@@ -363,8 +367,8 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
             scale, shift = (tf.reshape(t, shape) for t in norm.moving_affine())
             scaled = [t * tf.cast(scale[s], dtype) for s, t in enumerate(terms)]
             if not self._is_output_norm_folded(training):
-                return tf.add_n(scaled) + tf.cast(tf.reduce_sum(shift, 0), dtype)
-            return tf.add_n([terms[0], *scaled[1:]])
+                return _sum(scaled) + tf.cast(tf.reduce_sum(shift, 0), dtype)
+            return _sum([terms[0], *scaled[1:]])
         terms = [tf.cast(term, tf.float32) for term in terms]
         moments = [tf.nn.moments(term, (0, 1, 2)) for term in terms]
         size = (norm.num_heads, norm.depth)
@@ -375,7 +379,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         count = tf.cast(tf.size(terms[0]) // self.value_depth, tf.float32)
         affine = norm.batch_affine(means, variances, count)
         scale, shift = (tf.reshape(t, shape) for t in affine)
-        out = tf.add_n([term * scale[s] for s, term in enumerate(terms)])
+        out = _sum([term * scale[s] for s, term in enumerate(terms)])
         return tf.cast(out + (tf.reduce_sum(shift, 0) + zero), dtype)
 
     def _moments(
@@ -504,7 +508,7 @@ def _windows(length: int, span: int | None, stride: int) -> _Windows:
     if span is None or span >= length - 1:
         span = length
     block = -(-max(span, _MIN_BLOCK) // stride) * stride
-    if length <= block + 2 * span:
+    if length < 2 * (block + 2 * span):
         # One block, and all of the axis is its window.
         rows, width, reach, num_blocks = num_queries, length, 0, 1
     else:
@@ -551,3 +555,8 @@ def _every(x: Any, stride: int, axis: int) -> Any:
     if stride == 1:
         return x
     return x[:, ::stride] if axis == 1 else x[:, :, ::stride]
+
+
+def _sum(terms: list[Any]) -> Any:
+    # Not tf.add_n: XNNPACK (LiteRT 2.3) has no ADD_N and would leave the graph here.
+    return functools.reduce(operator.add, terms)
