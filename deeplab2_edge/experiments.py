@@ -102,7 +102,7 @@ def _like(checkpoint: str | Path) -> str:
         similar = similar_recipes(name)
         if similar:
             return f"; by its name {' or '.join(similar[:_SHOWN])}"
-    return " (see `deeplab2-edge models`)"
+    return " (`deeplab2-edge recipes` lists them)"
 
 
 def _words(name: str) -> set[str]:

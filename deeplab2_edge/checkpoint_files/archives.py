@@ -79,8 +79,7 @@ def unpack(archive: Path) -> Path:
         (temporary / _MANIFEST).write_text(json.dumps(sizes))
         if folder.exists() and not _is_whole(folder):  # somebody cleaned the cache
             shutil.rmtree(folder)
-        with contextlib.suppress(FileExistsError):
-            _rename_folder(temporary, folder)
+        _rename_folder(temporary, folder)
     except CheckpointError:
         raise
     except OSError as error:
