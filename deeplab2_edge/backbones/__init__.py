@@ -2,6 +2,7 @@
 
 from deeplab2_edge.backbones.registry import build_backbone, register_backbone
 from deeplab2_edge.backbones.residual import Network, Stage, build_network
+from deeplab2_edge.layers.axial_attention import AttentionOptions
 from deeplab2_edge.layers.axial_block import (
     Block,
     Transformer,
@@ -13,6 +14,7 @@ from deeplab2_edge.layers.axial_block import (
 from deeplab2_edge.layers.dual_path import DualPathOptions, memory_feature
 
 __all__ = [
+    "AttentionOptions",
     "Block",
     "DualPathOptions",
     "Network",

@@ -2,13 +2,15 @@
 
 Python blocks may rely on two files in the working folder: `model.tflite`, a tiny model
 of the classes sky, road and car, and `street.jpg`. A comment `<!-- test: tf -->` right
-above a block marks what it needs (`tf`, `slow`).
+above a block marks what it needs (`tf`, `slow`). `<!-- test: tf file own.py -->` says
+that the block is also a file, which the other blocks of the page may import.
 """
 
 import argparse
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ PAGES = sorted(
     ]
 )
 _FENCE = re.compile(r"^```(\w*)\s*$")
-_MARKS = re.compile(r"^<!-- test: ([\w ]+) -->$")
+_MARKS = re.compile(r"^<!-- test: ([\w ]+?)(?: file (\w+\.py))? -->$")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _OPERATORS = {"|", ">", ">>", "<", "&&", "||", ";", "&"}
 
@@ -48,6 +50,7 @@ class Block:
         language: What stands behind the fence.
         lines: Its content.
         marks: Names of pytest markers.
+        file: Name of the file that the block is the content of, or "".
     """
 
     page: Path
@@ -55,6 +58,7 @@ class Block:
     language: str
     lines: tuple[str, ...]
     marks: tuple[str, ...]
+    file: str
 
 
 def _blocks(page: Path) -> Iterator[Block]:
@@ -69,7 +73,9 @@ def _blocks(page: Path) -> Iterator[Block]:
             continue
         found = _MARKS.match(lines[start - 1]) if start else None
         marks = tuple(found[1].split()) if found else ()
-        yield Block(page, start + 2, language, tuple(lines[start + 1 : number]), marks)
+        content = tuple(lines[start + 1 : number])
+        file = (found[2] or "") if found else ""
+        yield Block(page, start + 2, language, content, marks, file)
         start = None
     assert start is None, f"{page}:{start}: a fence is not closed"
 
@@ -128,7 +134,12 @@ def test_python_runs(
     if "tf" in block.marks:
         pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
     shutil.copytree(material, tmp_path, dirs_exist_ok=True)
+    for other in BLOCKS:
+        if other.page == block.page and other.file:
+            (tmp_path / other.file).write_text("\n".join(other.lines), encoding="utf-8")
+            monkeypatch.delitem(sys.modules, Path(other.file).stem, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     # Empty lines before the code make a traceback name the line of the page.
     source = "\n" * (block.line - 1) + "\n".join(block.lines)
     exec(compile(source, str(block.page), "exec"), {"__name__": "docs"})
