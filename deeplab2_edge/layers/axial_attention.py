@@ -1,12 +1,13 @@
 """Axial attention: self-attention along the height, then along the width.
 
 The terms with relative positions are batched matrix products with the query (or key)
-position as the batch: `[L, X, d] x [L, d, L]`. That is one transposition more than the
-skewing trick of relative attention (multiply with the table of all `2 L - 1` distances,
-then shift every row by padding and reshaping) and half the multiplications. On a CPU it
-is faster at every size measured, most in training; see `benchmarks/attention.py`. GPUs
-and TPUs, not measured, get the same form: it is the one with the largest matrix
-products and no unaligned copies.
+position as the batch: `[L, X, d] x [L, d, L]`. The alternative is the skewing trick:
+multiply with the table of all `2 L - 1` distances, then shift every row by padding and
+reshaping. It needs twice the multiplications and unaligned copies, and on a CPU it was
+slower in every pairing that `benchmarks/attention.py` measures, most in training. GPUs
+and TPUs, not measured, get the same form. Its price: a converted model may store the
+looked-up vectors, `L * L * d` numbers for each table, where skewing stores
+`(2 L - 1) * d`.
 
 References:
     Wang et al., Axial-DeepLab: Stand-Alone Axial-Attention for Panoptic
