@@ -10,6 +10,7 @@ References:
     He et al., Identity Mappings in Deep Residual Networks, arXiv:1603.05027.
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +79,12 @@ class Block:
         wanted = 2 if self.kind == "basic" else 3
         if len(self.filters) != wanted:
             raise ValueError(
-                f"filters is {self.filters}; a {self.kind} block has {wanted} widths"
+                f"filters is {self.filters}; {self.kind} blocks have {wanted} widths"
+            )
+        if self.stride > 1 and self.rate > 1:
+            raise ValueError(
+                f"stride is {self.stride} and rate {self.rate}; a convolution either "
+                "strides or is dilated"
             )
 
 
@@ -229,8 +235,13 @@ def _bottleneck_branch(x: Any, path: str, block: Block, defaults: LayerDefaults)
 
 
 def _attention_branch(x: Any, path: str, block: Block, defaults: LayerDefaults) -> Any:
-    attend = axial_attention if block.kind == "axial" else global_attention
     x = conv(x, f"{path}/_conv1_bn_act", block.filters[0], defaults=defaults)
+    if block.kind == "axial":
+        attend = functools.partial(
+            axial_attention, trained_size=_trained_size(x, defaults)
+        )
+    else:
+        attend = global_attention
     x = attend(
         x,
         f"{path}/_attention",
@@ -241,6 +252,17 @@ def _attention_branch(x: Any, path: str, block: Block, defaults: LayerDefaults) 
     )
     x = activate(x, f"{path}/_attention_activation", "relu", defaults.hard_swish)
     return _closing_conv(x, path, block, defaults)
+
+
+def _trained_size(x: Any, defaults: LayerDefaults) -> tuple[int, int] | None:
+    """Returns the size this feature had in training, if positions are stretched."""
+    if defaults.position_stretch is None:
+        return None
+    height, width = (
+        1 + round((side - 1) * stretch)
+        for side, stretch in zip(x.shape[1:3], defaults.position_stretch, strict=True)
+    )
+    return height, width
 
 
 def _closing_conv(x: Any, path: str, block: Block, defaults: LayerDefaults) -> Any:

@@ -17,6 +17,10 @@ class LayerDefaults:
             as ADD and MUL. The values are the same; see `activations`.
         recompute: Keep only the inputs of each residual block during training and
             compute the rest again for the gradient: less memory, a third more time.
+        position_stretch: Extent of the images the weights were trained on over that
+            of the images at hand, (height, width), to stretch relative positions of
+            axial attention from one to the other. None: distances keep their meaning
+            in pixels.
     """
 
     batch_norm_momentum: float = 0.99
@@ -24,3 +28,4 @@ class LayerDefaults:
     synchronize_batch_norm: bool = False
     hard_swish: str = "fused"
     recompute: bool = False
+    position_stretch: tuple[float, float] | None = None

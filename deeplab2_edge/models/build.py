@@ -46,6 +46,7 @@ def build_model(
     hard_swish: str = "fused",
     recompute: bool = False,
     precision: str = "float32",
+    stretch_positions: bool = False,
 ) -> Any:
     """Builds a functional Keras model made of plain layers.
 
@@ -63,6 +64,9 @@ def build_model(
         recompute: See `LayerDefaults`.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`. Variables,
             softmax, batch statistics and outputs stay float32.
+        stretch_positions: Let relative positions of axial attention keep their meaning
+            as parts of the training crop. By default they keep it in pixels; for an
+            input much larger or smaller than the crop it is worth trying both.
 
     Returns:
         Model from `image`, float32 `[B, H, W, C]` in 0..255 (see `input_channels`),
@@ -80,6 +84,9 @@ def build_model(
         synchronize_batch_norm=synchronize_batch_norm,
         hard_swish=hard_swish,
         recompute=recompute,
+        position_stretch=(
+            _position_stretch(config, input_size) if stretch_positions else None
+        ),
     )
     with _keras_policy(precision):
         return _build(config, input_size, batch_size, pool_size, defaults)
@@ -170,6 +177,22 @@ def _meta_architecture(config: ExperimentOptions) -> str:
             f"one of {', '.join(_HEADS)}"
         )
     return name
+
+
+def _position_stretch(
+    config: ExperimentOptions, input_size: Sequence[int]
+) -> tuple[float, float]:
+    crop = config.train_dataset_options.crop_size
+    if len(crop) != 2:
+        raise ConfigError(
+            "train_dataset_options.crop_size is not set; relative positions are "
+            "stretched from the size the weights were trained at"
+        )
+    height, width = (
+        (trained - 1) / (side - 1)
+        for trained, side in zip(crop, input_size, strict=True)
+    )
+    return height, width
 
 
 @contextlib.contextmanager
