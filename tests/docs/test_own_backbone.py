@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 
+from deeplab2_edge import load_config
 from deeplab2_edge.backbones import Network, Stage, build_network, memory_feature
+from deeplab2_edge.cli import main
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.stem import stem
 from deeplab2_edge.models.cost import model_cost
@@ -65,6 +67,15 @@ def cost(table: Network, num_rows: int) -> tuple[int, int]:
 
 def test_example_has_30_lines() -> None:
     assert len(example()[0].splitlines()) <= 30
+
+
+def test_recipe_takes_the_example(tmp_path: Path) -> None:
+    own, copy = tmp_path / "my_backbones.py", tmp_path / "my_street.textproto"
+    own.write_text(example()[0], encoding="utf-8")
+    name = "model_options.backbone.name=street_hybrid"
+    recipe = ["recipes", "synthetic_street_mobilenet_v3_small", "--output", str(copy)]
+    assert main([*recipe, "--import", str(own), "--set", name]) == 0
+    assert load_config(copy).model_options.backbone.name == "street_hybrid"
 
 
 def test_table_states_what_each_row_costs() -> None:
