@@ -4,8 +4,10 @@ Counts parameters, multiply-adds and the memory of activations of every network 
 published canvas. Then measures one after the other, the small ones first, each in a
 process of its own: the memory of a forward pass, and its time beside that of
 Panoptic-DeepLab with ResNet-50 at the same canvas, both in turn (A B A B ...) so that a
-drifting machine hits both alike. Writes the JSON after each and goes on where it
-stopped; a copy travels with the package, for `deeplab2-edge models`.
+drifting machine hits both alike. Ratios are of processor time, which other work on the
+machine changes less than it does the time on the clock. Writes the JSON after each
+network and goes on where it stopped; a copy travels with the package, for
+`deeplab2-edge models`.
 
     python -m benchmarks.models [--seconds 1500] [--only NAME] [--again]
 
@@ -22,9 +24,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +47,7 @@ _ROUNDS = 5
 # No further round of a network begins after so many seconds.
 _SECONDS_EACH = 20.0
 # Multiply-adds per second that a busy machine reaches, to know what would end late.
-_SLOWEST = 1e10
+_SLOWEST = 3e10
 # Measured over computed memory, at most, with the workspace of convolutions.
 _MEMORY_MARGIN = 3
 _STATUS = Path("/proc/self/status")
@@ -65,9 +67,13 @@ def main() -> None:
         return
     document = _count(list(networks.values()))
     _write(document)
-    rows = sorted(document["rows"], key=lambda row: row["multiply_adds"])
+    _measure_all(document, args)
+    print(f"{OUTPUT} written; `python -m benchmarks.tables` makes the table")
+
+
+def _measure_all(document: dict[str, Any], args: argparse.Namespace) -> None:
     end = time.monotonic() + args.seconds
-    for row in rows:
+    for row in sorted(document["rows"], key=lambda row: int(row["multiply_adds"])):
         name = row["recipes"][0]
         if args.only not in (None, name) or (row["measured"] and not args.again):
             continue
@@ -77,7 +83,6 @@ def main() -> None:
             row["measured"] = _measure_in_process(name)
             print(f"  {json.dumps(row['measured'])}", flush=True)
             _write(document)
-    print(f"{OUTPUT} written; `python -m benchmarks.tables` makes the table")
 
 
 def _write(document: dict[str, Any]) -> None:
@@ -123,7 +128,7 @@ def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _obstacle(row: dict[str, Any], seconds: float) -> str:
     """Says why a network cannot be measured, or returns ""."""
-    needed, free = _MEMORY_MARGIN * row["memory_bytes"], _free_memory()
+    needed, free = _MEMORY_MARGIN * row["computed_memory_bytes"], _free_memory()
     if free is not None and needed > free:
         return f"may need {needed / 1e9:.0f} GB; {free / 1e9:.0f} GB are free"
     if row["multiply_adds"] / _SLOWEST > seconds:
@@ -166,12 +171,14 @@ def _measure(network: Network) -> dict[str, Any]:
             others.append(_timed(baseline))
     if len(mine) > 1:  # The first pass also prepares the graph.
         mine, others = mine[1:], others[1:]
-    ratios = [a / b for a, b in zip(mine, others, strict=True)]
+    ratios = [a.cpu / b.cpu for a, b in zip(mine, others, strict=True)]
     return {
         "rounds": len(mine),
-        "seconds": round(statistics.median(mine), 4),
-        "baseline_seconds": round(statistics.median(others), 4),
-        "relative_time": round(statistics.median(ratios), 3),
+        "seconds": _median(t.wall for t in mine),
+        "cpu_seconds": _median(t.cpu for t in mine),
+        "baseline_seconds": _median(t.wall for t in others),
+        "baseline_cpu_seconds": _median(t.cpu for t in others),
+        "relative_time": _median(ratios),
         "memory_bytes": num_bytes + peak - resident if peak and resident else None,
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
@@ -193,10 +200,19 @@ def _build(
     return lambda: function(image), 4 * model.count_params()
 
 
-def _timed(forward: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+class _Time(NamedTuple):
+    wall: float
+    cpu: float
+
+
+def _timed(forward: Callable[[], Any]) -> _Time:
+    wall, cpu = time.perf_counter(), time.process_time()
     forward()
-    return time.perf_counter() - started
+    return _Time(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 4)
 
 
 def _start_of_peak() -> int | None:

@@ -1,16 +1,17 @@
-"""Writes the tables of README.md from the JSON files in results/.
+"""Writes the tables of README.md and docs/models.md from the JSON files in results/.
 
 python -m benchmarks.tables
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from deeplab2_edge.files import atomic_write
+from deeplab2_edge.networks import ARCHITECTURES
 
 FOLDER = Path(__file__).parent
-README = FOLDER / "README.md"
 _BEGIN, _END = "<!-- results -->\n", "<!-- /results -->"
 _STAGES = ("decode", "preprocess", "network", "merge", "draw")
 _ACCURACY = {
@@ -21,11 +22,11 @@ _ACCURACY = {
 }
 
 
-def with_tables(text: str) -> str:
-    """Returns the README with the tables of the present results."""
-    before, _, rest = text.partition(_BEGIN)
+def with_tables(page: Path) -> str:
+    """Returns one of `PAGES` with the tables of the present results."""
+    before, _, rest = page.read_text().partition(_BEGIN)
     after = rest.partition(_END)[2]
-    return f"{before}{_BEGIN}{format_results()}{_END}{after}"
+    return f"{before}{_BEGIN}{PAGES[page]()}{_END}{after}"
 
 
 def format_results() -> str:
@@ -38,6 +39,22 @@ def format_results() -> str:
     path = FOLDER / "results" / "latency.json"
     if path.is_file():
         parts.append(_latency(json.loads(path.read_text())))
+    return "".join(f"\n{part}\n" for part in parts) + "\n"
+
+
+def format_models() -> str:
+    """Formats the costs of the networks as Markdown."""
+    path = FOLDER / "results" / "models.json"
+    if not path.is_file():
+        return ""
+    document = json.loads(path.read_text())
+    parts = [
+        f"`{document['command']}`, TensorFlow {document['tensorflow']}, "
+        f"{_describe(document['machine'])}."
+    ]
+    for architecture in ARCHITECTURES:
+        rows = [r for r in document["rows"] if r["architecture"] == architecture]
+        parts.append("\n".join([f"### {architecture}", "", *_models(rows)]))
     return "".join(f"\n{part}\n" for part in parts) + "\n"
 
 
@@ -89,6 +106,36 @@ def _latency(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _models(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| recipe | canvas | parameters | multiply-adds | memory, computed | measured "
+        "| time | rounds |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        first, *others = row["recipes"]
+        more = "".join(f", `{_ending(name, first)}`" for name in others)
+        measured = row["measured"] or {}
+        memory, time = measured.get("memory_bytes"), measured.get("relative_time")
+        cells = [
+            f"`{first}`{more}",
+            "x".join(map(str, row["input_size"])),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['multiply_adds'] / 1e9:.1f} G",
+            f"{row['computed_memory_bytes'] / 1e9:.2f} GB",
+            f"{memory / 1e9:.2f} GB" if memory else "no",
+            f"{time:.2f}" if time else f"~{row['relative_multiply_adds']:.2f}",
+            str(measured.get("rounds", "none")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ending(name: str, first: str) -> str:
+    """Returns the last part of a name that tells it from another."""
+    return f"..._{name.removeprefix(first).rpartition('_')[2]}"
+
+
 def _describe(machine: dict[str, Any]) -> str:
     versions = (f"{name} {version}" for name, version in machine["versions"].items())
     return ", ".join(
@@ -104,6 +151,13 @@ def _describe(machine: dict[str, Any]) -> str:
     )
 
 
+PAGES: Mapping[Path, Callable[[], str]] = {
+    FOLDER / "README.md": format_results,
+    FOLDER.parent / "docs" / "models.md": format_models,
+}
+
 if __name__ == "__main__":
-    with atomic_write(README) as temporary:
-        temporary.write_text(with_tables(README.read_text()))
+    for path in PAGES:
+        text = with_tables(path)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.config import ExperimentOptions, load_config
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.experiments import find_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -54,18 +55,41 @@ class Network:
 def shipped_networks() -> list[Network]:
     """Returns every network of the shipped recipes once, by name."""
     recipes: dict[Any, list[str]] = {}
-    configs = {}
-    for name in recipe_names():
-        config = configs[name] = load_config(find_recipe(name))
-        train, evaluation = config.train_dataset_options, config.eval_dataset_options
-        canvas = evaluation.crop_size or train.crop_size
+    configs = {name: load_config(find_recipe(name)) for name in recipe_names()}
+    for name, config in configs.items():
         # The crop of training sets the window of a pooling layer.
-        key = (config.model_options, tuple(canvas), tuple(train.crop_size))
+        crop = config.train_dataset_options.crop_size
+        key = (config.model_options, _canvas_of(config), crop)
         recipes.setdefault(key, []).append(name)
     return [
         Network(tuple(names), configs[names[0]], canvas)
         for (_, canvas, _), names in recipes.items()
     ]
+
+
+def find_network(name_or_path: str, canvas: tuple[int, int] | None = None) -> Network:
+    """Returns the network of a shipped recipe or of a configuration file.
+
+    Args:
+        name_or_path: See `experiments.find_recipe`.
+        canvas: (height, width); None: the one of the experiment.
+
+    Raises:
+        ConfigError: If there is no such experiment, or no canvas.
+    """
+    config = load_config(find_recipe(name_or_path))
+    return Network((str(name_or_path),), config, canvas or _canvas_of(config))
+
+
+def _canvas_of(config: ExperimentOptions) -> tuple[int, int]:
+    evaluation, train = config.eval_dataset_options, config.train_dataset_options
+    canvas = evaluation.crop_size or train.crop_size
+    if len(canvas) != 2:
+        raise ConfigError(
+            f"eval_dataset_options.crop_size is {list(canvas)}; expected height and "
+            "width of the canvas, or give a size"
+        )
+    return canvas[0], canvas[1]
 
 
 def architecture_of(config: ExperimentOptions) -> str:
@@ -108,7 +132,7 @@ def describe_network(
         "multiply_adds": cost.multiply_adds,
         "relative_multiply_adds": cost.multiply_adds / baseline.multiply_adds,
         "activation_bytes": cost.activation_bytes,
-        "memory_bytes": cost.memory_bytes,
+        "computed_memory_bytes": cost.memory_bytes,
         "measured": None,
     }
 

@@ -1,8 +1,12 @@
-"""The tables of the benchmarks are those of their JSON files."""
+"""The tables of the documentation are those of the JSON files of the benchmarks."""
 
-from benchmarks.tables import README, with_tables
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tables import PAGES, with_tables
 
 
-def test_the_readme_shows_the_results_that_are_there() -> None:
-    text = README.read_text()
-    assert text == with_tables(text), "run: python -m benchmarks.tables"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_the_results_that_are_there(page: Path) -> None:
+    assert page.read_text() == with_tables(page), "run: python -m benchmarks.tables"
