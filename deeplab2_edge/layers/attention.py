@@ -162,6 +162,8 @@ class TermNormalization(tf_keras.layers.Layer):  # type: ignore[misc]
     ) -> tuple[Any, Any]:
         """Returns scale and shift of a training batch; updates the moving statistics.
 
+        A pass that only repeats another for its gradient updates nothing.
+
         Args:
             means: Per term, float32 `[heads, depth]`.
             variances: Likewise, biased.

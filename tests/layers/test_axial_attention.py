@@ -22,6 +22,7 @@ from deeplab2_edge.layers.axial_attention import (
     axial_attention,
 )
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.recompute import recomputed
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
@@ -208,6 +209,29 @@ def test_frozen_normalization_uses_moving_statistics_in_training() -> None:
         np.testing.assert_array_equal(variable, before[path])
 
 
+def test_recomputation_changes_neither_gradients_nor_moving_statistics() -> None:
+    x = tf.constant(feature((6, 7)))
+    results = []
+    for is_recomputed in (False, True):
+        defaults = dataclasses.replace(DEFAULTS, recompute=is_recomputed)
+
+        def attend(image: Any, defaults: LayerDefaults = defaults) -> Any:
+            return axial_attention(image, PATH, 6, options=SMALL, defaults=defaults)
+
+        image = tf_keras.Input((6, 7, 5))
+        out = recomputed(attend, [image], "r") if is_recomputed else attend(image)
+        model = tf_keras.Model(image, out)
+        randomize(model)
+        paths = variable_paths(model)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(3.0 * model(x, training=True)))
+        trained = [paths[path] for path in sorted(paths) if paths[path].trainable]
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, trained)]
+        results.append([*gradients, *(paths[path] for path in sorted(paths))])
+    for kept, repeated in zip(*results, strict=True):
+        np.testing.assert_allclose(kept, repeated, atol=1e-4, rtol=1e-5)
+
+
 def test_an_empty_batch_changes_no_statistics() -> None:
     norm = TermNormalization(1, 2)
     norm.build(None)
@@ -227,6 +251,7 @@ import tensorflow as tf
 import tf_keras
 from deeplab2_edge.layers.axial_attention import AttentionOptions, axial_attention
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.recompute import recomputed
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
