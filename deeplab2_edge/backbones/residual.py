@@ -5,7 +5,6 @@ as one.
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,8 +105,3 @@ def build_stage(
         else:
             x, memory = recomputed(build, [x, memory], f"{block_path}/_recompute")
     return x, memory
-
-
-def has_transformer(stages: Sequence[Stage]) -> bool:
-    """Tells whether any block needs a memory."""
-    return any(block.transformer for stage in stages for block in stage.blocks)

@@ -43,13 +43,14 @@ def add_parser(subparsers: Any) -> None:
         "--checkpoint",
         default="demo",
         metavar="CKPT",
-        help="checkpoint prefix or folder; default: demo, the shipped one",
+        help="prefix, folder or archive (.tar.gz) of a checkpoint; default: demo, the "
+        "shipped one",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="text-format experiment of the checkpoint; default: config.textproto "
-        "beside it",
+        help="text-format experiment of the checkpoint, or the name of a shipped "
+        "recipe; default: config.textproto beside it",
     )
     parser.add_argument("--format", choices=("tflite",), default="tflite")
     parser.add_argument(

@@ -31,7 +31,8 @@ def add_parser(subparsers: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument(
-        "model", help="a .tflite file, a checkpoint (folder, prefix), or `demo`"
+        "model",
+        help="a .tflite file, a checkpoint (folder, prefix, .tar.gz), or `demo`",
     )
     parser.add_argument(
         "--data",
@@ -43,7 +44,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--config",
-        help="experiment of a checkpoint; default: config.textproto beside it",
+        help="experiment of a checkpoint, or the name of a shipped recipe; default: "
+        "config.textproto beside it",
     )
     parser.add_argument(
         "--input-size",

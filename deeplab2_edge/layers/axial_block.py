@@ -11,6 +11,7 @@ References:
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,12 +237,11 @@ def _bottleneck_branch(x: Any, path: str, block: Block, defaults: LayerDefaults)
 
 def _attention_branch(x: Any, path: str, block: Block, defaults: LayerDefaults) -> Any:
     x = conv(x, f"{path}/_conv1_bn_act", block.filters[0], defaults=defaults)
+    attend: Callable[..., Any] = global_attention
     if block.kind == "axial":
         attend = functools.partial(
             axial_attention, trained_size=_trained_size(x, defaults)
         )
-    else:
-        attend = global_attention
     x = attend(
         x,
         f"{path}/_attention",
