@@ -298,9 +298,9 @@ def _attend(
         (num_heads, num_queries * num_keys), name=f"{path}/_flat_similarity"
     )(logits)
     # float32 under mixed precision, too: thousands of keys share one sum.
-    x = batch_norm(
-        f"{path}/_batch_norm_similarity", defaults, axis=1, dtype="float32"
-    )(x)
+    x = batch_norm(f"{path}/_batch_norm_similarity", defaults, axis=1, dtype="float32")(
+        x
+    )
     x = tf_keras.layers.Reshape(
         (num_heads, num_queries, num_keys), dtype="float32", name=f"{path}/_logits"
     )(x)
