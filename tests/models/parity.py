@@ -14,9 +14,12 @@ import pytest
 from deeplab2_edge.backbones import build_backbone, max_deeplab, resnet
 from deeplab2_edge.checkpoints import variable_paths
 from deeplab2_edge.config import BackboneOptions, ExperimentOptions, parse_config
+from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.datasets.registry import dataset_names, register_dataset
 from deeplab2_edge.layers.axial_attention import AttentionOptions
 from deeplab2_edge.layers.dual_path import DualPathOptions
 from deeplab2_edge.models import build, resize_outputs
+from deeplab2_edge.models.build import scaled_size
 from deeplab2_edge.optional import require
 from tests.models import synthetic_weights
 
@@ -66,7 +69,9 @@ def compare_case(path: Path, case: str) -> dict[str, float]:
     spec = facts["cases"][case]
     wanted = spec["tensors"]
     network = build_from_facts(
-        facts, input_size=spec["input_shape"][1:3], pool_size=spec["aspp_pool_size"]
+        facts,
+        input_size=spec["input_shape"][1:3],
+        pool_size=_pool_size(facts, spec),
     )
     for name, variable in variable_paths(network.model).items():
         variable.assign(synthetic_weights.weight(name, variable.shape))
@@ -159,6 +164,7 @@ def build_from_facts(
 ) -> Network:
     """Builds the network a golden file describes."""
     captured: dict[str, Any] = {}
+    _know_dataset(facts)
 
     def build_and_capture(image: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         endpoints = _build_backbone(facts, image, *args, **kwargs)
@@ -174,6 +180,35 @@ def build_from_facts(
     is_shared = facts["meta_architecture"] == "vip_deeplab"
     encoder_input = captured["image"] if is_shared else model.input
     return Network(model, encoder_input, captured["endpoints"])
+
+
+def _pool_size(facts: dict[str, Any], spec: dict[str, Any]) -> Sequence[int]:
+    """Returns the window of ASPP pooling; where none is given, the whole map."""
+    window = spec.get("aspp_pool_size")
+    if window and None not in window:
+        return window
+    stride = facts["output_stride"]
+    return [scaled_size(side, stride) for side in spec["input_shape"][1:3]]
+
+
+def _know_dataset(facts: dict[str, Any]) -> None:
+    """Registers a data set that a golden file names and we do not know."""
+    dataset = facts["dataset"]
+    if dataset["name"] in dataset_names():
+        return
+    classes = range(dataset["num_classes"])
+    register_dataset(
+        DatasetInfo(
+            name=dataset["name"],
+            num_classes=dataset["num_classes"],
+            ignore_label=dataset["ignore_label"],
+            label_divisor=dataset["label_divisor"],
+            thing_ids=tuple(dataset["thing_ids"]),
+            class_names=tuple(f"class {index}" for index in classes),
+            colors=tuple((index % 256, 0, 0) for index in classes),
+            split_sizes={},
+        )
+    )
 
 
 def _as_text(message: dict[str, Any]) -> str:
