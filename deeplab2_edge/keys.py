@@ -17,6 +17,8 @@ DEPTH_PRED = "depth_pred"
 PIXEL_SPACE_NORMALIZED_FEATURE = "pixel_space_normalized_feature"
 PIXEL_SPACE_MASK_LOGITS = "pixel_space_mask_logits"
 TRANSFORMER_CLASS_LOGITS = "transformer_class_logits"
+# Further mask heads on the way, a sequence of dictionaries; only training reads them.
+AUXILIARY_OUTPUTS = "auxiliary_outputs"
 
 # What follows the network.
 SEMANTIC_PRED = "semantic_pred"
@@ -33,6 +35,13 @@ INSTANCE_CENTER_GT = "instance_center_gt"
 CENTER_LOSS_WEIGHT = "center_loss_weight"
 INSTANCE_REGRESSION_GT = "instance_regression_gt"
 REGRESSION_LOSS_WEIGHT = "regression_loss_weight"
+FRAME_OFFSET_GT = "frame_offset_gt"
+FRAME_REGRESSION_LOSS_WEIGHT = "frame_regression_loss_weight"
+NEXT_INSTANCE_REGRESSION_GT = "next_instance_regression_gt"
+NEXT_REGRESSION_LOSS_WEIGHT = "next_regression_loss_weight"
+DEPTH_GT = "depth_gt"
+THING_ID_MASK_GT = "thing_id_mask_gt"
+THING_ID_CLASS_GT = "thing_id_class_gt"
 
 # Evaluation extras.
 IMAGE_NAME = "image_name"
