@@ -6,6 +6,7 @@ keep their meaning.
 
 # Network inputs.
 IMAGE = "image"
+NEXT_IMAGE = "next_image"
 
 # Raw heads of the network.
 SEMANTIC_LOGITS = "semantic_logits"
@@ -50,3 +51,7 @@ RESIZED_IMAGE = "resized_image"
 PANOPTIC_RAW = "panoptic_raw"
 SEMANTIC_RAW = "semantic_raw"
 IS_CROWD_RAW = "is_crowd_raw"
+NEXT_PANOPTIC_RAW = "next_panoptic_raw"
+DEPTH_RAW = "depth_raw"
+SEQUENCE_ID = "sequence_id"
+FRAME_ID = "frame_id"
