@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic.centers import find_centers
 from deeplab2_edge.panoptic.grouping import nearest_center
-from deeplab2_edge.panoptic.merging import merge_semantic_and_instance
+from deeplab2_edge.panoptic.merging import (
+    MergeSemantics,
+    merge_semantic_and_instance,
+)
 from deeplab2_edge.panoptic.resize import (
     resize_bilinear,
     source_positions,
@@ -115,6 +118,7 @@ def merge_heads(
     *,
     canvas: tuple[int, int],
     settings: MergeSettings,
+    merge_semantics: MergeSemantics = "tf",
 ) -> PanopticMaps:
     """Computes the panoptic segmentation of a canvas from the heads of the network.
 
@@ -128,6 +132,8 @@ def merge_heads(
         offset_map: `[h, w, 2]`, (dy, dx) in pixels of the heads.
         canvas: (H, W) of the network input.
         settings: How to merge.
+        merge_semantics: Whose rules are followed where the published ones disagree;
+            see `merge_semantic_and_instance`.
 
     Raises:
         UsageError: If the shapes of the heads do not fit each other.
@@ -146,7 +152,11 @@ def merge_heads(
     if len(centers_yx):
         is_thing = np.isin(np.arange(semantic_logits.shape[-1]), settings.thing_ids)
         pixels = np.flatnonzero(is_thing[semantic])
-        nearest = nearest_center(*_votes(offset_map, canvas, pixels), centers_yx)
+        dy, dx = offsets_at(offset_map, canvas, pixels)
+        rows, columns = np.divmod(pixels, canvas[1])
+        nearest = nearest_center(
+            rows.astype(np.float32) + dy, columns.astype(np.float32) + dx, centers_yx
+        )
         instance.reshape(-1)[pixels] = nearest + 1
         instance_scores.reshape(-1)[pixels] = center_scores[nearest]
     panoptic = merge_semantic_and_instance(
@@ -156,6 +166,7 @@ def merge_heads(
         label_divisor=settings.label_divisor,
         stuff_area_limit=settings.stuff_area_limit,
         void_label=settings.ignore_label,
+        merge_semantics=merge_semantics,
     )
     return PanopticMaps(
         panoptic=panoptic,
@@ -167,16 +178,25 @@ def merge_heads(
     )
 
 
-def _votes(
+def offsets_at(
     offset_map: NDArray[np.float32], canvas: tuple[int, int], pixels: NDArray[np.intp]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Gives the (y, x) that canvas pixels (raster indices) vote for."""
+    """Gives the offsets of a few canvas pixels without resizing the whole map.
+
+    Args:
+        offset_map: `[h, w, 2]`, (dy, dx) in pixels of this map.
+        canvas: (H, W) to which the map is resized; offsets grow with it.
+        pixels: `[M]` raster indices into the canvas.
+
+    Returns:
+        `[M]` dy and `[M]` dx in canvas pixels.
+    """
     height, width = offset_map.shape[:2]
     rows, columns = np.divmod(pixels, canvas[1])
     top, bottom, y_weight = (a[rows] for a in source_positions(height, canvas[0]))
     left, right, x_weight = (a[columns] for a in source_positions(width, canvas[1]))
-    votes = []
-    for axis, places in enumerate((rows, columns)):
+    offsets = []
+    for axis in range(2):
         growth = (canvas[axis] - 1) / max(offset_map.shape[axis] - 1, 1)
         plane = (offset_map[:, :, axis] * np.float32(growth)).reshape(-1)
         # The same float32 steps as resize_bilinear: along y, then along x.
@@ -184,9 +204,8 @@ def _votes(
         on_left += (plane[bottom * width + left] - on_left) * y_weight
         on_right = plane[top * width + right]
         on_right += (plane[bottom * width + right] - on_right) * y_weight
-        offset = on_left + (on_right - on_left) * x_weight
-        votes.append(places.astype(np.float32) + offset)
-    return votes[0], votes[1]
+        offsets.append(on_left + (on_right - on_left) * x_weight)
+    return offsets[0], offsets[1]
 
 
 def _check_heads(

@@ -1,11 +1,14 @@
 """Merging: one panoptic map from the semantic and the instance map."""
 
 from collections.abc import Collection
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
+
+MergeSemantics = Literal["tf", "op"]
 
 # Larger ids are replaced by their rank, so that histograms stay small.
 _MAX_DENSE_ID = 4096
@@ -19,6 +22,7 @@ def merge_semantic_and_instance(
     label_divisor: int,
     stuff_area_limit: int,
     void_label: int,
+    merge_semantics: MergeSemantics = "tf",
 ) -> NDArray[np.int32]:
     """Merges a semantic and an instance map into a panoptic map.
 
@@ -29,6 +33,16 @@ def merge_semantic_and_instance(
     is void: thing pixels without an instance, small stuff, and instances beyond the
     `label_divisor - 1` that a class can number.
 
+    These are the rules by which the published figures were made. The compiled
+    operator of the same system, the default of its configuration files, differs; with
+    `merge_semantics="op"`
+    * instances are numbered by ascending id (the operator: in no defined order on a
+      CPU);
+    * id 0 is an instance like any other, so that without centers all thing pixels
+      become one instance of their most frequent class;
+    * a stuff class counts all its pixels, claimed or not, and is dropped if
+      `stuff_area_limit` is above 0 and they are not more than that.
+
     Args:
         semantic: `[H, W]` class ids, 0 or more.
         instance: `[H, W]` class-agnostic instance ids, 0 for none.
@@ -36,17 +50,22 @@ def merge_semantic_and_instance(
         label_divisor: Panoptic ids are `class * label_divisor + number`.
         stuff_area_limit: Smallest area of a stuff class, in pixels.
         void_label: Void is `void_label * label_divisor`.
+        merge_semantics: Whose rules are followed where the published ones disagree.
 
     Returns:
         `[H, W]` panoptic ids.
 
     Raises:
-        UsageError: If the shapes differ or an id is negative.
+        UsageError: If the shapes differ, an id is negative or there are no such rules.
 
     References:
         Cheng et al., Panoptic-DeepLab, CVPR 2020, arXiv:1911.10194. One pass of
         histograms: O(H * W + N * C) time, O(H * W) memory.
     """
+    if merge_semantics not in get_args(MergeSemantics):
+        raise UsageError(
+            f"merge_semantics is {merge_semantics!r}; expected 'tf' or 'op'"
+        )
     if semantic.shape != instance.shape or semantic.ndim != 2:
         raise UsageError(
             f"semantic has shape {semantic.shape}, instance {instance.shape}; "
@@ -58,16 +77,19 @@ def merge_semantic_and_instance(
         raise UsageError("semantic and instance ids must be 0 or more")
 
     classes, ids = semantic.reshape(-1), instance.reshape(-1)
-    claimed = np.flatnonzero(ids)
     num_classes = int(classes.max()) + 1
     is_thing = np.isin(np.arange(num_classes), list(thing_ids))
     area_px = np.bincount(classes, minlength=num_classes)
-    area_px -= np.bincount(classes[claimed], minlength=num_classes)
+    if merge_semantics == "op":
+        claimed = np.flatnonzero(is_thing[classes])
+        is_small = (stuff_area_limit > 0) & (area_px <= stuff_area_limit)
+    else:
+        claimed = np.flatnonzero(ids)
+        area_px -= np.bincount(classes[claimed], minlength=num_classes)
+        is_small = area_px < stuff_area_limit
     void = void_label * label_divisor
     panoptic_of_class = np.where(
-        is_thing | (area_px < stuff_area_limit),
-        void,
-        np.arange(num_classes) * label_divisor,
+        is_thing | is_small, void, np.arange(num_classes) * label_divisor
     )
     panoptic: NDArray[np.int32] = panoptic_of_class.astype(np.int32)[classes]
     if claimed.size:
@@ -77,7 +99,7 @@ def merge_semantic_and_instance(
         panoptic_of_instance = _number_instances(
             claimed_classes[on_thing],
             index[on_thing],
-            order,
+            np.sort(order) if merge_semantics == "op" else order,
             num_classes,
             label_divisor,
         )

@@ -18,7 +18,7 @@ from deeplab2_edge.panoptic import (
     merge_semantic_and_instance,
     resize_bilinear,
 )
-from deeplab2_edge.panoptic.heads import _votes
+from deeplab2_edge.panoptic.heads import offsets_at
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/panoptic/resize.npz")
 SETTINGS = MergeSettings(
@@ -69,9 +69,7 @@ def test_merge_heads_equals_the_steps_on_full_maps(
 def test_offsets_grow_with_the_canvas_as_in_the_reference() -> None:
     target = GOLDEN["resize_and_rescale_offsets/out/y"]
     for x, y in zip(GOLDEN["resize_and_rescale_offsets/in/x"], target, strict=True):
-        votes = _votes(x, (33, 49), np.arange(33 * 49))
-        places = np.indices((33, 49), np.float32).reshape(2, -1)
-        offsets = np.stack(votes, axis=-1) - places.T
+        offsets = np.stack(offsets_at(x, (33, 49), np.arange(33 * 49)), axis=-1)
         np.testing.assert_allclose(offsets.reshape(y.shape), y, atol=1e-5)
 
 

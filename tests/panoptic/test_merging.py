@@ -154,3 +154,22 @@ def test_encoding_and_decoding_are_inverse() -> None:
     np.testing.assert_array_equal(decoded, (semantic, instance))
     with pytest.raises(UsageError, match="label_divisor"):
         encode_panoptic(semantic, instance, label_divisor=999)
+
+
+def test_operator_rules_make_one_instance_of_things_without_a_center() -> None:
+    semantic, instance = [[2, 3, 3], [0, 1, 1]], np.zeros((2, 3), int)
+    panoptic = merge(semantic, instance, stuff_area_limit=2, merge_semantics="op")
+    # Stuff of exactly the limit is dropped.
+    assert panoptic.tolist() == [[769, 769, 769], [65280, 65280, 65280]]
+
+
+def test_operator_rules_number_by_ascending_id_and_keep_claimed_stuff() -> None:
+    semantic, instance = [[2, 2, 2, 0]], [[7, 5, 0, 5]]
+    panoptic = merge(semantic, instance, merge_semantics="op")
+    assert panoptic.tolist() == [[515, 514, 513, 0]]
+    assert merge(semantic, instance).tolist() == [[513, 514, 65280, 65280]]
+
+
+def test_unknown_merge_rules_are_refused() -> None:
+    with pytest.raises(UsageError, match="merge_semantics is 'gpu'"):
+        merge([[1]], [[0]], merge_semantics="gpu")
