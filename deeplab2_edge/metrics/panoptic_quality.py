@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import DataError, UsageError
-
-# Ids up to this are looked up in a table; sorting larger ones costs less memory.
-_MAX_TABLE_ID = 1 << 22
+from deeplab2_edge.errors import UsageError
+from deeplab2_edge.metrics.overlaps import Overlaps, classes_of, count_overlaps
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class PanopticQuality:
     A segment is one panoptic id of one image. A predicted and a true segment of
     equal class match if their IoU is above 0.5, where pixels of the prediction on
     void do not count. An unmatched prediction of which more than half lies on void is
-    no mistake. Void is exactly the id `ignore_label * label_divisor`; crowds
-    (instance 0 of a thing class) are ordinary segments unless labeled void.
+    no mistake. Void is exactly the id `ignore_label * label_divisor`.
 
     References:
         Kirillov et al., Panoptic Segmentation, CVPR 2019, arXiv:1801.00868.
@@ -84,6 +81,7 @@ class PanopticQuality:
         *,
         label_divisor: int,
         thing_ids: Collection[int],
+        count_crowds: bool = True,
     ) -> None:
         """Starts with no segments.
 
@@ -92,6 +90,10 @@ class PanopticQuality:
             ignore_label: Class of void; may be below `num_classes`.
             label_divisor: Panoptic ids are `class * label_divisor + instance`.
             thing_ids: Classes with instances, for the split of the result.
+            count_crowds: Whether a crowd (instance 0 of a thing class) is a segment
+                to be found. False follows the official tools of COCO and Cityscapes:
+                a crowd is never missed, and predictions of its class that lie mostly
+                on it or on void are no mistakes.
         """
         if num_classes < 1 or label_divisor < 1:
             raise UsageError(
@@ -102,6 +104,7 @@ class PanopticQuality:
         self.ignore_label = ignore_label
         self.label_divisor = label_divisor
         self.thing_ids = frozenset(thing_ids)
+        self.count_crowds = count_crowds
         self.iou_sum: NDArray[np.float64] = np.zeros(num_classes, np.float64)
         self.tp: NDArray[np.int64] = np.zeros(num_classes, np.int64)
         self.fp: NDArray[np.int64] = np.zeros(num_classes, np.int64)
@@ -119,19 +122,24 @@ class PanopticQuality:
         Raises:
             DataError: If the shapes differ or an id has an unknown class.
         """
-        if groundtruth.shape != prediction.shape:
-            raise DataError(
-                f"panoptic prediction has shape {prediction.shape}; expected "
-                f"{groundtruth.shape}, the shape of the ground truth"
-            )
-        if not groundtruth.size:
-            return
-        true_ids, true_index, true_area = _distinct(groundtruth)
-        pred_ids, pred_index, pred_area = _distinct(prediction)
+        self.add_overlaps(count_overlaps(groundtruth, prediction))
+
+    def add_overlaps(self, overlaps: Overlaps) -> None:
+        """Counts the segments of one image, or of several frames taken as one.
+
+        Raises:
+            DataError: If an id has an unknown class.
+        """
+        true_ids, true_area = overlaps.true_ids, overlaps.true_area
+        pred_ids, pred_area = overlaps.pred_ids, overlaps.pred_area
+        true_at, pred_at = overlaps.true_at, overlaps.pred_at
+        shared = overlaps.shared
         true_class = self._classes_of(true_ids, "ground truth")
         pred_class = self._classes_of(pred_ids, "prediction")
-        pairs, _, shared = _distinct(true_index * pred_ids.size + pred_index)
-        true_at, pred_at = np.divmod(pairs, pred_ids.size)
+        is_crowd = np.zeros(true_ids.size, bool)
+        if not self.count_crowds:
+            is_crowd = np.isin(true_class, sorted(self.thing_ids))
+            is_crowd &= true_ids % self.label_divisor == 0
 
         is_void = true_ids[true_at] == self.ignore_label * self.label_divisor
         on_void = np.zeros(pred_ids.size, np.int64)
@@ -139,15 +147,20 @@ class PanopticQuality:
 
         is_same = true_class[true_at] == pred_class[pred_at]
         is_same &= true_class[true_at] != self.ignore_label
+        # Where crowds are forgiven, they excuse predictions but do not shrink unions.
+        excused = on_void.copy()
+        on_crowd = is_same & is_crowd[true_at]
+        excused[pred_at[on_crowd]] += shared[on_crowd]
+        is_same &= ~is_crowd[true_at]
         true_at, pred_at, shared = true_at[is_same], pred_at[is_same], shared[is_same]
         union = true_area[true_at] + pred_area[pred_at] - shared - on_void[pred_at]
         is_match = 2 * shared > union
         true_at, pred_at = true_at[is_match], pred_at[is_match]
         iou = shared[is_match] / union[is_match]
 
-        is_missed = true_class != self.ignore_label
+        is_missed = (true_class != self.ignore_label) & ~is_crowd
         is_missed[true_at] = False
-        is_wrong = (pred_class != self.ignore_label) & (2 * on_void <= pred_area)
+        is_wrong = (pred_class != self.ignore_label) & (2 * excused <= pred_area)
         is_wrong[pred_at] = False
         np.add.at(self.iou_sum, true_class[true_at], iou)
         np.add.at(self.tp, true_class[true_at], 1)
@@ -199,37 +212,22 @@ class PanopticQuality:
         return ClassQuality(pq=sq * rq, sq=sq, rq=rq, tp=tp, fp=fp, fn=fn)
 
     def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
-        classes: NDArray[np.int64] = ids // self.label_divisor
-        is_known = (classes >= 0) & (classes < self.num_classes)
-        is_known |= classes == self.ignore_label
-        if not is_known.all():
-            found = int(ids[~is_known][0])
-            raise DataError(
-                f"panoptic {name} has id {found}, class "
-                f"{found // self.label_divisor} (divisor {self.label_divisor}); "
-                f"expected classes 0 to {self.num_classes - 1} or {self.ignore_label}"
-            )
-        return classes
-
-    def _key(self) -> tuple[int, int, int, frozenset[int]]:
-        return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
-
-
-def _distinct(
-    ids: NDArray[np.integer],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Gives the distinct ids, ascending; the place of every pixel's id; their areas."""
-    flat = ids.reshape(-1).astype(np.int64)
-    if not 0 <= flat.min() <= flat.max() <= _MAX_TABLE_ID:
-        values, index, area_px = np.unique(
-            flat, return_inverse=True, return_counts=True
+        return classes_of(
+            ids,
+            name,
+            num_classes=self.num_classes,
+            ignore_label=self.ignore_label,
+            label_divisor=self.label_divisor,
         )
-        return values, index.reshape(-1), area_px
-    counts = np.bincount(flat)
-    values = np.flatnonzero(counts)
-    table = np.zeros(counts.size, np.int64)
-    table[values] = np.arange(values.size)
-    return values, table[flat], counts[values]
+
+    def _key(self) -> tuple[object, ...]:
+        return (
+            self.num_classes,
+            self.ignore_label,
+            self.label_divisor,
+            self.thing_ids,
+            self.count_crowds,
+        )
 
 
 def _mean(values: Iterable[float]) -> float:
