@@ -15,6 +15,7 @@ from deeplab2_edge.errors import UsageError
 
 # Mixed cells interpolated at once: 4096 cells of 19 classes stay in a small cache.
 _CELLS_PER_CHUNK = 4096
+_VALUES_PER_BAND = 4_000_000
 
 
 def resize_bilinear(
@@ -46,6 +47,35 @@ def resize_bilinear(
             x_weight.reshape(1, -1, *trailing),
         )
     return source
+
+
+def resize_bilinear_in_bands(
+    x: NDArray[np.generic], size: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yields `resize_bilinear(x, size)` a band of rows at a time.
+
+    For maps of many channels, which at full size would not fit into memory. A band
+    holds about 16 MB, at least one row.
+
+    Args:
+        x: `[h, w, C]`, any numeric type; computed in float32.
+        size: (H, W) of the result.
+
+    Yields:
+        The rows of the band, and `[rows, W, C]` float32.
+
+    Raises:
+        UsageError: If `x` has another rank or a size is below 1.
+    """
+    _check(x, size, ranks=(3,))
+    top, bottom, y_weight = source_positions(x.shape[0], size[0])
+    num_rows = max(_VALUES_PER_BAND // (size[1] * x.shape[2]), 1)
+    for start in range(0, size[0], num_rows):
+        rows = slice(start, min(start + num_rows, size[0]))
+        # Along y, then along x: the same float32 steps as resize_bilinear.
+        above, below = (x[r[rows]].astype(np.float32) for r in (top, bottom))
+        band = _lerp(above, below, y_weight[rows].reshape(-1, 1, 1))
+        yield rows, resize_bilinear(band, (band.shape[0], size[1]))
 
 
 def resize_nearest(
