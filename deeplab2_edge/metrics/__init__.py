@@ -1,24 +1,67 @@
-"""Metrics of semantic and panoptic segmentation, accumulated image by image."""
+"""Metrics of semantic, panoptic, video and depth-aware segmentation.
 
+Every metric is an accumulator: `update` takes one image or frame, `merge` adds what
+another worker has counted, `result` gives the figures as fractions.
+"""
+
+from deeplab2_edge.metrics.average_precision import (
+    AveragePrecision,
+    AveragePrecisionResult,
+    ClassPrecision,
+    segment_scores,
+)
+from deeplab2_edge.metrics.depth import DepthError, DepthResult
 from deeplab2_edge.metrics.evaluation import (
     EvaluationReport,
     evaluate_predictions,
     format_report,
 )
 from deeplab2_edge.metrics.mean_iou import MeanIou, MeanIouResult
+from deeplab2_edge.metrics.overlaps import Overlaps, count_overlaps, join_overlaps
 from deeplab2_edge.metrics.panoptic_quality import (
     ClassQuality,
     PanopticQuality,
     PanopticQualityResult,
 )
+from deeplab2_edge.metrics.tracking_quality import (
+    DepthTrackingQuality,
+    DepthTrackingQualityResult,
+    SequenceQuality,
+    TrackingQuality,
+    TrackingQualityResult,
+)
+from deeplab2_edge.metrics.video_panoptic_quality import (
+    DepthVideoPanopticQuality,
+    DepthVideoPanopticQualityResult,
+    VideoPanopticQuality,
+    VideoPanopticQualityResult,
+)
 
 __all__ = [
+    "AveragePrecision",
+    "AveragePrecisionResult",
+    "ClassPrecision",
     "ClassQuality",
+    "DepthError",
+    "DepthResult",
+    "DepthTrackingQuality",
+    "DepthTrackingQualityResult",
+    "DepthVideoPanopticQuality",
+    "DepthVideoPanopticQualityResult",
     "EvaluationReport",
     "MeanIou",
     "MeanIouResult",
+    "Overlaps",
     "PanopticQuality",
     "PanopticQualityResult",
+    "SequenceQuality",
+    "TrackingQuality",
+    "TrackingQualityResult",
+    "VideoPanopticQuality",
+    "VideoPanopticQualityResult",
+    "count_overlaps",
     "evaluate_predictions",
     "format_report",
+    "join_overlaps",
+    "segment_scores",
 ]
