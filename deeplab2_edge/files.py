@@ -10,18 +10,26 @@ from deeplab2_edge.errors import OutputError
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(
+    path: str | os.PathLike[str], *, keeps_suffix: bool = True
+) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it on success.
 
     On any exception the temporary file is removed and `path` keeps what it had.
-    The temporary name keeps the suffix, since encoders choose their format by it.
+
+    Args:
+        path: The file to be written.
+        keeps_suffix: The temporary name ends as `path` does, since encoders choose
+            their format by it. If False, a pattern such as `*.tfrecord` never finds
+            what a killed process left.
 
     Raises:
         OutputError: If the folder does not exist or cannot be written.
     """
     target = Path(path)
+    suffix = target.suffix if keeps_suffix else ""
     temporary = target.with_name(
-        f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}"
+        f".{target.stem}.{secrets.token_hex(4)}.partial{suffix}"
     )
     try:
         yield temporary

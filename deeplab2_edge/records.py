@@ -142,7 +142,9 @@ def encode_example(
 
     Args:
         frame: The image and its label.
-        filename: Name of the image for predictions and reports.
+        filename: Name of the image for predictions and reports. With the suffix
+            `.jpg` the stored format is `jpg`, else `jpeg` or `png`: the published
+            video records keep the suffix, those of images do not.
         sequence_id: Name of the video.
         frame_id: Name of the frame in it; given together with `sequence_id`.
         previous: The frame before this one (STEP).
@@ -157,7 +159,7 @@ def encode_example(
     size = (header.height, header.width)
     features: dict[str, Any] = {
         KEY_FILENAME: filename.encode(),
-        KEY_FORMAT: header.format.encode(),
+        KEY_FORMAT: _format_word(header, filename).encode(),
         KEY_HEIGHT: header.height,
         KEY_WIDTH: header.width,
         KEY_CHANNELS: _CHANNELS,
@@ -472,7 +474,7 @@ def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> int
         OutputError: If the file cannot be written.
     """
     count = 0
-    with atomic_write(path) as temporary:
+    with atomic_write(path, keeps_suffix=False) as temporary:
         try:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
                 for record in records:
@@ -534,6 +536,11 @@ def _check_record(
         else:  # the neighbors are counted where they are the frame itself
             for message in label_problems(maps, info):
                 report.add_problem(where, f"{key}: {message}")
+
+
+def _format_word(header: ImageHeader, filename: str) -> str:
+    is_jpg = header.format == "jpeg" and filename.lower().endswith(".jpg")
+    return "jpg" if is_jpg else header.format
 
 
 def _check_stored_image(data: bytes, size: Sequence[int], where: str) -> ImageHeader:

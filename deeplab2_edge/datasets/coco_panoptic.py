@@ -62,7 +62,13 @@ def find_annotation(root: Path) -> Path | None:
 
 
 def read_annotations(
-    root: Path, annotation: Path, info: DatasetInfo | None, *, crowd_is_ignored: bool
+    root: Path,
+    annotation: Path,
+    info: DatasetInfo | None,
+    *,
+    crowd_is_ignored: bool,
+    image_dir: Path | None = None,
+    checks_areas: bool = False,
 ) -> CocoFolder:
     """Reads an annotation file; images and labels are located, not opened.
 
@@ -72,6 +78,8 @@ def read_annotations(
         info: The data set; if None, one is made of the file's categories.
         crowd_is_ignored: Crowd segments become ignored pixels; if False they keep
             their class with instance 0.
+        image_dir: Where the images lie; by default a folder of a usual name.
+        checks_areas: Reading a label compares each segment with its `area`.
 
     Raises:
         DataError: If the file is damaged, names unknown categories, lists a segment
@@ -80,7 +88,7 @@ def read_annotations(
     document = _read_json(annotation)
     if info is None:
         info = _info_from_categories(root.name, document, annotation)
-    image_dir = _find_images(root, annotation)
+    image_dir = image_dir or _find_images(root, annotation)
     label_dir = annotation.with_suffix("")
     reader = _SegmentReader(annotation, info, crowd_is_ignored)
     finder = _ImageFinder(annotation, document, image_dir)
@@ -91,7 +99,11 @@ def read_annotations(
         if name in entries:
             raise DataError(f"{annotation}: image {name!r} is annotated twice")
         segments = reader.read(entry, label_path.name)
-        entries[name] = (name, image_path, CocoLabel(label_path, info, segments))
+        entries[name] = (
+            name,
+            image_path,
+            CocoLabel(label_path, info, segments, checks_areas),
+        )
     if not entries:
         raise DataError(f"{annotation}: holds no annotations")
     ordered = tuple(entries[name] for name in sorted(entries))
@@ -139,6 +151,12 @@ class _ImageFinder:
                 for path in list_images(self._image_dir).values()
             }
         stem = label_path.stem.removesuffix(_CITYSCAPES_LABEL)
+        image_id = entry.get("image_id")
+        if stem != label_path.stem and image_id != stem:
+            raise DataError(
+                f"{self._path}: annotation {label_path.name} has image_id "
+                f"{image_id!r}; expected {stem!r}"
+            )
         if stem not in self._by_stem:
             raise DataError(
                 f"{self._path}: the image of annotation {label_path.name} is missing; "

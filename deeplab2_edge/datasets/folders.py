@@ -13,6 +13,7 @@ Every sample offers `name`, `load_image()` and `load_panoptic()`; whatever has t
 three (rendered scenes, for example) can stand where a folder's sample stands.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class FolderDataset:
     image_dir: Path
     label_dir: Path | None = None
 
-    @property
+    @functools.cached_property  # asked for every image
     def is_labelled(self) -> bool:
         """Says that at least one sample has a label."""
         return any(sample.label is not None for sample in self.samples)

@@ -16,6 +16,12 @@ VOID_SEGMENT = 0
 # What a 16-bit label PNG says for "ignore": 255 * divisor does not fit in 16 bits.
 IGNORE_16BIT = 65535
 
+_MODES = {
+    "gray": "8-bit gray (class)",
+    "rgb": "8-bit RGB (R class, 256 G + B instance)",
+    "gray16": "16-bit gray (class * divisor + instance)",
+}
+
 
 class LabelMaps(NamedTuple):
     """Holds classes and instances as stored, not yet checked.
@@ -40,11 +46,20 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class CocoLabel:
-    """Is a COCO panoptic PNG: segment id = R + 256 * G + 65536 * B."""
+    """Is a COCO panoptic PNG: segment id = R + 256 * G + 65536 * B.
+
+    Attributes:
+        path: The PNG.
+        info: The data set.
+        segments: What the annotation file says about it.
+        checks_areas: Reading fails if a segment has another number of pixels than
+            its `area` says.
+    """
 
     path: Path
     info: DatasetInfo = field(repr=False)
     segments: tuple[Segment, ...] = field(repr=False)
+    checks_areas: bool = False
 
     def read_segment_ids(self) -> NDArray[np.int32]:
         """Reads the `[H, W]` segment ids.
@@ -62,7 +77,11 @@ class CocoLabel:
         return wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
 
     def read(self) -> LabelMaps:
-        """Reads classes and instances; pixels of no listed segment are ignored."""
+        """Reads classes and instances; pixels of no listed segment are ignored.
+
+        Raises:
+            DataError: As `read_segment_ids`, or if an `area` is wrong.
+        """
         pixels = self.read_segment_ids()
         ordered = sorted(self.segments)
         ids = np.array([s.id for s in ordered] or [-1], np.int32)
@@ -70,6 +89,8 @@ class CocoLabel:
         instances = [s.instance for s in ordered] or [0]
         position = np.minimum(np.searchsorted(ids, pixels), len(ids) - 1)
         is_listed = ids[position] == pixels
+        if self.checks_areas:
+            self._check_areas(np.bincount(position[is_listed], minlength=len(ids)))
         semantic = np.array(semantics, np.int32)[position]
         instance = np.array(instances, np.int32)[position]
         return LabelMaps(
@@ -77,21 +98,47 @@ class CocoLabel:
             np.where(is_listed, instance, np.int32(0)),
         )
 
+    def _check_areas(self, counts: NDArray[np.intp]) -> None:
+        for segment, count in zip(sorted(self.segments), counts, strict=False):
+            if segment.area_px not in (None, count):
+                raise DataError(
+                    f"{self.path}: segment {segment.id} has {count} pixels, its `area` "
+                    f"says {segment.area_px}; PNG and JSON may be of different versions"
+                )
+
 
 @dataclass(frozen=True)
 class PngLabel:
     """Is a PNG that holds classes and instances directly.
 
-    8-bit grey or palette: the class. 8-bit RGB: R the class, 256 * G + B the
-    instance. 16-bit grey: class * divisor + instance, and 65535 is ignore.
+    8-bit grey or palette (`"gray"`): the class. 8-bit RGB (`"rgb"`): R the class,
+    256 * G + B the instance. 16-bit grey (`"gray16"`): class * divisor + instance,
+    and 65535 is ignore.
+
+    Attributes:
+        path: The PNG.
+        info: The data set.
+        modes: Which of the three the data set uses.
     """
 
     path: Path
     info: DatasetInfo = field(repr=False)
+    modes: tuple[str, ...] = tuple(_MODES)
 
     def read(self) -> LabelMaps:
-        """Reads classes and instances."""
+        """Reads classes and instances.
+
+        Raises:
+            DataError: If the PNG is damaged or of a mode the data set does not use.
+        """
         stored = read_label_png(self.path)
+        mode = "rgb" if stored.ndim == 3 else "gray"
+        mode = "gray16" if stored.dtype == np.uint16 else mode
+        if mode not in self.modes:
+            raise DataError(
+                f"{self.path}: is {_MODES[mode]}; labels of {self.info.name!r} are "
+                f"{' or '.join(_MODES[m] for m in self.modes)}"
+            )
         label = stored.astype(np.int32)
         ignore = np.int32(self.info.ignore_label)
         if stored.ndim == 3:

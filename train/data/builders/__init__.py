@@ -1,6 +1,13 @@
-"""Writes record files from folders and from rendered scenes."""
+"""Writes record files: published data sets, own folders, rendered scenes."""
 
 from deeplab2_edge.train.data.builders.folder import FolderSource
+from deeplab2_edge.train.data.builders.layouts import (
+    LAYOUTS,
+    Layout,
+    OpenedSplit,
+    open_split,
+)
+from deeplab2_edge.train.data.builders.options import LayoutOptions
 from deeplab2_edge.train.data.builders.shards import (
     BuildSummary,
     RecordSource,
@@ -13,11 +20,16 @@ from deeplab2_edge.train.data.builders.synthetic import (
 )
 
 __all__ = [
+    "LAYOUTS",
     "BuildSummary",
     "FolderSource",
+    "Layout",
+    "LayoutOptions",
+    "OpenedSplit",
     "RecordSource",
     "SceneSource",
     "VideoSource",
     "build_records",
+    "open_split",
     "write_scene_folder",
 ]

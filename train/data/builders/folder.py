@@ -1,19 +1,16 @@
-"""Records from a folder of images and labels."""
+"""Records of single images: one's own folders, and the published image data sets."""
 
-import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
+from deeplab2_edge.datasets.coco_panoptic import read_annotations
 from deeplab2_edge.datasets.folders import FolderDataset, Sample
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import DataError
-from deeplab2_edge.images import (
-    decode_image,
-    encode_jpeg,
-    encode_png,
-    read_file,
-    read_header,
-)
-from deeplab2_edge.records import Frame, encode_example
+from deeplab2_edge.images import list_images
+from deeplab2_edge.records import encode_example
+from deeplab2_edge.train.data.builders.frames import fingerprint_files, load_frame
+from deeplab2_edge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -42,47 +39,69 @@ class FolderSource:
                 label is missing in a folder with labels.
         """
         sample = self.dataset.samples[index]
-        image, size = _load_upright(sample)
-        panoptic = sample.load_panoptic()
-        if sample.label is None and self.dataset.is_labelled:
-            raise DataError(
-                f"{sample.image_path}: has no label; add it, or move the image away"
-            )
-        if panoptic is not None and sample.label and panoptic.shape != size:
-            height, width = panoptic.shape
-            raise DataError(
-                f"{sample.label.path}: is {height}x{width}, but "
-                f"{sample.image_path.name} is {size[0]}x{size[1]} (height x width)"
-            )
-        return [encode_example(Frame(image, panoptic), filename=sample.name)]
+        frame = load_frame(sample, is_label_due=self.dataset.is_labelled)
+        return [encode_example(frame, filename=sample.name)]
 
     def fingerprint(self) -> str:
         """Changes with the files' names, sizes and times, the classes and segments."""
-        digest = hashlib.sha256(repr(self.info).encode())
-        for sample in self.dataset.samples:
-            words: list[object] = [sample.name, sample.label]
-            paths = [sample.image_path]
-            paths += [sample.label.path] if sample.label else []
-            for path in paths:
-                try:
-                    stat = path.stat()
-                except OSError as error:
-                    raise DataError(
-                        f"{path}: cannot be read ({error.strerror})"
-                    ) from error
-                words += [str(path), stat.st_size, stat.st_mtime_ns]
-            segments = getattr(sample.label, "segments", ())
-            digest.update(repr([*words, segments]).encode())
-        return digest.hexdigest()
+        return fingerprint_files(self.info, (), self.dataset.samples)
 
 
-def _load_upright(sample: Sample) -> tuple[bytes, tuple[int, int]]:
-    """Returns the bytes of an upright RGB image file, and height and width."""
-    where = str(sample.image_path)
-    data = read_file(sample.image_path)
-    header = read_header(data, where=where)
-    is_stored_as_is = header.format in ("png", "jpeg") and header.is_plain_rgb
-    image = decode_image(data, where=where)  # also proves that it can be decoded
-    if not is_stored_as_is:
-        data = encode_jpeg(image) if header.format == "jpeg" else encode_png(image)
-    return data, (image.shape[0], image.shape[1])
+def open_annotated(
+    root: Path,
+    annotation: Path,
+    image_dir: Path,
+    info: DatasetInfo,
+    *,
+    crowd_is_ignored: bool,
+    checks_areas: bool,
+) -> FolderSource:
+    """Opens images with one COCO panoptic file, which must annotate all of them.
+
+    Raises:
+        DataError: If images, PNGs and annotations do not belong together.
+    """
+    coco = read_annotations(
+        root,
+        annotation,
+        info,
+        crowd_is_ignored=crowd_is_ignored,
+        image_dir=image_dir,
+        checks_areas=checks_areas,
+    )
+    samples = tuple(Sample(*entry) for entry in coco.entries)
+    annotated = {sample.image_path for sample in samples}
+    strays = [p for p in list_images(image_dir).values() if p not in annotated]
+    if strays:
+        raise DataError(
+            f"{strays[0]}: is not annotated in {annotation.name} (so are "
+            f"{counted(len(strays), 'image')} in all); complete the annotations, or "
+            "move the images away"
+        )
+    for sample in samples:
+        if sample.label is not None and not sample.label.path.is_file():
+            raise DataError(
+                f"{sample.label.path}: the label of {sample.image_path.name} is "
+                f"missing; {annotation.name} lists it"
+            )
+    return FolderSource(FolderDataset(info, samples, image_dir, coco.label_dir))
+
+
+def open_images(
+    image_dir: Path, info: DatasetInfo, *, name_suffix: str = ""
+) -> FolderSource:
+    """Opens the images of a test split, which have no labels.
+
+    Args:
+        image_dir: Where they lie, in subfolders too.
+        info: The data set.
+        name_suffix: What is cut off a file's stem to get the name of the record.
+
+    Raises:
+        DataError: If there are none.
+    """
+    samples = tuple(
+        Sample(path.stem.removesuffix(name_suffix), path)
+        for path in list_images(image_dir).values()
+    )
+    return FolderSource(FolderDataset(info, samples, image_dir))

@@ -58,6 +58,9 @@ class BuildSummary:
         num_kept: Shards that an earlier run of the same job had finished.
         size_bytes: Size of all shards.
         seconds: Wall-clock time of this run.
+        manifest: The file with count, SHA-256 and size of each shard.
+        checksum: SHA-256 over the shards' names and checksums in order, to compare
+            two builds by one word.
     """
 
     output_dir: str
@@ -67,6 +70,8 @@ class BuildSummary:
     num_kept: int
     size_bytes: int
     seconds: float
+    manifest: str
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def build_records(
     split: str,
     *,
     num_shards: int,
+    slices: Sequence[range] | None = None,
     workers: int = 1,
     overwrite: bool = False,
     quiet: bool = False,
@@ -105,6 +111,8 @@ def build_records(
         split: `"train"`, `"val"` or another word; part of the file names.
         num_shards: Each gets `ceil(items / num_shards)` items; the last ones may
             be short or empty but exist.
+        slices: The items of each shard, where they are not of even size; there are
+            then as many shards.
         workers: Processes; 1 works in this one. A script that asks for more needs
             the usual `if __name__ == "__main__"`.
         overwrite: Replace shards of another job for the same split.
@@ -128,11 +136,14 @@ def build_records(
         raise UsageError(
             f"num_shards is {num_shards}, workers {workers}; both must be at least 1"
         )
+    if slices is None:
+        slices = even_slices(len(source), num_shards)
+    num_shards = len(slices)
     output = ensure_output_dir(output_dir)
     _write_description(source.info, output / DESCRIPTION_NAME)
     _remove_unfinished(output, split)
-    shards = _plan(output, split, len(source), num_shards)
-    job = _job_fingerprint(source, split, num_shards)
+    shards = _plan(output, split, slices)
+    job = _job_fingerprint(source, split, slices)
     manifest = output / f"{split}-manifest.json"
     done = _find_done(manifest, job, shards, split, overwrite)
     todo = [shard for shard in shards if shard.path.name not in done]
@@ -154,18 +165,33 @@ def build_records(
         num_kept=num_kept,
         size_bytes=sum(written.size_bytes for written in done.values()),
         seconds=time.monotonic() - start,
+        manifest=str(manifest),
+        checksum=_checksum(done),
     )
 
 
-def _plan(output: Path, split: str, num_items: int, num_shards: int) -> list[_Shard]:
+def even_slices(num_items: int, num_shards: int) -> list[range]:
+    """Cuts items into `num_shards` runs of `ceil(num_items / num_shards)`.
+
+    The last ones may be short or empty.
+    """
     per_shard = math.ceil(num_items / num_shards)
     return [
-        _Shard(
-            output / f"{split}-{index:05d}-of-{num_shards:05d}.tfrecord",
-            range(num_items)[index * per_shard : (index + 1) * per_shard],
-        )
+        range(num_items)[index * per_shard : (index + 1) * per_shard]
         for index in range(num_shards)
     ]
+
+
+def _plan(output: Path, split: str, slices: Sequence[range]) -> list[_Shard]:
+    return [
+        _Shard(output / f"{split}-{index:05d}-of-{len(slices):05d}.tfrecord", items)
+        for index, items in enumerate(slices)
+    ]
+
+
+def _checksum(done: dict[str, _Written]) -> str:
+    lines = [f"{done[name].sha256}  {name}\n" for name in sorted(done)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _write_description(info: DatasetInfo, path: Path) -> None:
@@ -187,8 +213,9 @@ def _write_description(info: DatasetInfo, path: Path) -> None:
     save_description(info, path)
 
 
-def _job_fingerprint(source: RecordSource, split: str, num_shards: int) -> str:
-    words = [__version__, source.fingerprint(), split, num_shards, len(source)]
+def _job_fingerprint(source: RecordSource, split: str, slices: Sequence[range]) -> str:
+    ends = [items.stop for items in slices]
+    words = [__version__, source.fingerprint(), split, ends, len(source)]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
@@ -224,7 +251,7 @@ def _find_done(
 
 def _remove_unfinished(output: Path, split: str) -> None:
     """Removes what a killed run could not clean up."""
-    for path in output.glob(f".{split}-*.partial.tfrecord"):
+    for path in output.glob(f".{split}-*.partial*"):
         path.unlink(missing_ok=True)
 
 
