@@ -1,33 +1,98 @@
-"""The NumPy reference of all that follows a Panoptic-DeepLab network."""
+"""The NumPy reference of all that follows the networks."""
 
+from deeplab2_edge.panoptic.assignment import assign
 from deeplab2_edge.panoptic.centers import find_centers
-from deeplab2_edge.panoptic.encoding import decode_panoptic, encode_panoptic
+from deeplab2_edge.panoptic.encoding import (
+    change_divisor,
+    decode_panoptic,
+    encode_panoptic,
+    relabel,
+)
 from deeplab2_edge.panoptic.grouping import group_pixels, nearest_center
 from deeplab2_edge.panoptic.heads import (
     Heads,
     MergeSettings,
     PanopticMaps,
     merge_heads,
+    offsets_at,
 )
-from deeplab2_edge.panoptic.merging import merge_semantic_and_instance
+from deeplab2_edge.panoptic.mask_decoding import (
+    MaskMaps,
+    MaskSettings,
+    MaskwiseSettings,
+    class_order,
+    decode_masks,
+)
+from deeplab2_edge.panoptic.merging import (
+    MergeSemantics,
+    merge_semantic_and_instance,
+)
+from deeplab2_edge.panoptic.motion import (
+    CenterMaps,
+    MotionMaps,
+    MotionSettings,
+    MotionTracker,
+    gaussian_window,
+    is_scene_start,
+    render_centers,
+)
 from deeplab2_edge.panoptic.resize import (
     resize_bilinear,
+    resize_bilinear_in_bands,
     resize_nearest,
     upsample_argmax,
 )
+from deeplab2_edge.panoptic.stitching import (
+    StitchedMaps,
+    TwoFrameMaps,
+    VideoStitcher,
+    merge_two_frames,
+    stitch,
+)
+from deeplab2_edge.panoptic.tracking import (
+    IouTracker,
+    IouTrackingSettings,
+    TrackedMaps,
+)
 
 __all__ = [
+    "CenterMaps",
     "Heads",
+    "IouTracker",
+    "IouTrackingSettings",
+    "MaskMaps",
+    "MaskSettings",
+    "MaskwiseSettings",
+    "MergeSemantics",
     "MergeSettings",
+    "MotionMaps",
+    "MotionSettings",
+    "MotionTracker",
     "PanopticMaps",
+    "StitchedMaps",
+    "TrackedMaps",
+    "TwoFrameMaps",
+    "VideoStitcher",
+    "assign",
+    "change_divisor",
+    "class_order",
+    "decode_masks",
     "decode_panoptic",
     "encode_panoptic",
     "find_centers",
+    "gaussian_window",
     "group_pixels",
+    "is_scene_start",
     "merge_heads",
     "merge_semantic_and_instance",
+    "merge_two_frames",
     "nearest_center",
+    "offsets_at",
+    "relabel",
+    "render_centers",
     "resize_bilinear",
+    "resize_bilinear_in_bands",
     "resize_nearest",
+    "stitch",
     "upsample_argmax",
 ]
