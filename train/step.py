@@ -1,6 +1,6 @@
-"""One optimization step as a compiled function."""
+"""One optimization step as a compiled function, over all replicas."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from deeplab2_edge import keys
@@ -8,13 +8,18 @@ from deeplab2_edge.config import SolverOptions
 from deeplab2_edge.layers.dropout import Replayable
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
+from deeplab2_edge.train.loss_scale import LossScale
 from deeplab2_edge.train.losses.total import TOTAL_LOSS
 from deeplab2_edge.train.optimizers import OptimizerGroup, clip_gradients
 
 tf = require("tensorflow", extra="train")
 
-# Name under which a step reports whether its update was left out.
+# Names under which a step reports whether its update was left out, and the norm of the
+# gradient before clipping.
 SKIPPED = "skipped"
+GRADIENT_NORM = "gradient_norm"
+# Keeps the random streams of replicas apart; a prime above any number of replicas.
+_REPLICA_STRIDE = 1_000_003
 
 
 def make_train_step(
@@ -24,11 +29,19 @@ def make_train_step(
     global_step: Any,
     *,
     solver: SolverOptions,
+    strategy: Any = None,
+    num_micro_batches: int = 1,
+    loss_scale: LossScale | None = None,
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Builds the function that learns from one batch.
 
-    A step whose loss or gradient is not finite leaves weights and optimizer alone and
-    is reported; the original trainer replaces such a loss by zero and loses the step
+    Gradients are means over the global batch: n replicas with B samples each learn
+    what one with n * B samples learns (batch statistics apart, unless they are
+    synchronized). They are clipped after they are summed, for the same reason; the
+    original clips those of each replica.
+
+    A step whose gradient is not finite leaves weights and optimizer alone and is
+    reported; the original trainer replaces such a loss by zero and loses the step
     silently.
 
     Args:
@@ -37,36 +50,108 @@ def make_train_step(
         groups: Optimizers and their shares of the trainable variables.
         global_step: int64 variable, counted up by the step.
         solver: Says how gradients are clipped.
+        strategy: By default the one in scope.
+        num_micro_batches: Parts each replica's batch is learnt from one after the
+            other, in one update: less memory. Batch statistics are those of a part.
+        loss_scale: For float16.
 
     Returns:
-        From a batch of targets to the batch mean of every loss (unweighted mean, the
-        weights of the terms applied) and `skipped`, 1.0 if the update was left out.
+        From a global batch to the mean of every loss over it (unweighted mean, the
+        weights of the terms applied), `gradient_norm`, and `skipped`, 1.0 if the
+        update was left out.
     """
-    for layer in model.submodules:
-        if isinstance(layer, Replayable):
-            layer.seed_source = global_step.read_value
+    strategy = strategy or tf.distribute.get_strategy()
+    _seed_by_step(model, global_step)
     size = tuple(model.input.shape[1:3])
     variables = [variable for group in groups for variable in group.variables]
+    share = 1.0 / (strategy.num_replicas_in_sync * num_micro_batches)
+
+    def learn(part: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Returns this part's share of the losses and of the gradients."""
+        with tf.GradientTape() as tape:
+            outputs = resize_outputs(model(part[keys.IMAGE], training=True), size)
+            values = {
+                name: share * tf.reduce_mean(value)
+                for name, value in loss(outputs, part).items()
+            }
+            target = values[TOTAL_LOSS]
+            if loss_scale is not None:
+                target = loss_scale.apply(target)
+        return values, tape.gradient(target, variables)
+
+    def learn_on_replica(batch: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        values: dict[str, Any] = {}
+        gradients: list[Any] = [None] * len(variables)
+        for part in _parts(batch, num_micro_batches):
+            part_values, part_gradients = learn(part)
+            values = {n: values.get(n, 0.0) + v for n, v in part_values.items()}
+            gradients = [
+                _sum(*pair) for pair in zip(gradients, part_gradients, strict=True)
+            ]
+        # What no loss reaches has no gradient.
+        reached = [g for g in gradients if g is not None]
+        replica = tf.distribute.get_replica_context()
+        values, reached = replica.all_reduce("SUM", [values, reached])
+        rest = iter(reached)
+        return values, [None if g is None else next(rest) for g in gradients]
+
+    def update(gradients: Iterable[Any]) -> None:
+        remaining = iter(gradients)
+        for group in groups:
+            pairs = [(next(remaining), variable) for variable in group.variables]
+            group.optimizer.apply_gradients(
+                [pair for pair in pairs if pair[0] is not None],
+                skip_gradients_aggregation=True,
+            )
+
+    def finish_on_replica(gradients: list[Any]) -> tuple[list[Any], Any]:
+        if loss_scale is not None:
+            gradients = loss_scale.remove(gradients)
+        return clip_gradients(gradients, solver)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(batch: Mapping[str, Any]) -> dict[str, Any]:
-        with tf.GradientTape() as tape:
-            outputs = resize_outputs(model(batch[keys.IMAGE], training=True), size)
-            values = {
-                name: tf.reduce_mean(value)
-                for name, value in loss(outputs, batch).items()
-            }
-        gradients = tape.gradient(values[TOTAL_LOSS], variables)
-        gradients, norm = clip_gradients(gradients, solver)
+        values, gradients = strategy.run(learn_on_replica, args=(batch,))
+        gradients, norms = strategy.run(finish_on_replica, args=(gradients,))
+        # After the reduction all replicas hold the same.
+        values = {
+            n: strategy.experimental_local_results(v)[0] for n, v in values.items()
+        }
+        norm = strategy.experimental_local_results(norms)[0]
         is_finite = tf.math.is_finite(values[TOTAL_LOSS]) & tf.math.is_finite(norm)
         if is_finite:
-            remaining = iter(gradients)
-            for group in groups:
-                group.optimizer.apply_gradients(
-                    [(next(remaining), variable) for variable in group.variables]
-                )
+            strategy.run(update, args=(gradients,))
+        if loss_scale is not None:
+            loss_scale.adapt(is_finite)
         global_step.assign_add(1)
+        values[GRADIENT_NORM] = norm
         values[SKIPPED] = 1.0 - tf.cast(is_finite, tf.float32)
         return values
 
     return step  # type: ignore[no-any-return]
+
+
+def _seed_by_step(model: Any, global_step: Any) -> None:
+    """Makes random masks a function of the step and the replica."""
+
+    def seed() -> Any:
+        replica = tf.distribute.get_replica_context()
+        number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
+        return global_step.read_value() * _REPLICA_STRIDE + number
+
+    for layer in model.submodules:
+        if isinstance(layer, Replayable):
+            layer.seed_source = seed
+
+
+def _parts(batch: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    if count == 1:
+        return [dict(batch)]
+    pieces = {name: tf.split(value, count) for name, value in batch.items()}
+    return [{n: piece[index] for n, piece in pieces.items()} for index in range(count)]
+
+
+def _sum(first: Any, second: Any) -> Any:
+    if first is None or second is None:
+        return second if first is None else first
+    return tf.convert_to_tensor(first) + tf.convert_to_tensor(second)

@@ -1,10 +1,15 @@
 """The training loop: resumable, observable, the same after a kill."""
 
+import atexit
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deeplab2_edge import assets
 from deeplab2_edge.checkpoints import inspect_checkpoint, track, variable_paths
@@ -34,11 +39,19 @@ from deeplab2_edge.models import build_model
 from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.train.data.pipeline import training_dataset
+from deeplab2_edge.train.loss_scale import LossScale
 from deeplab2_edge.train.losses import PanopticLoss
+from deeplab2_edge.train.losses.total import TOTAL_LOSS
 from deeplab2_edge.train.optimizers import build_optimizer_groups
 from deeplab2_edge.train.restore import restore_initial_checkpoint
 from deeplab2_edge.train.schedules import build_schedule
-from deeplab2_edge.train.step import SKIPPED, make_train_step
+from deeplab2_edge.train.step import GRADIENT_NORM, SKIPPED, make_train_step
+from deeplab2_edge.train.strategy import (
+    check_batch_size,
+    is_chief,
+    make_strategy,
+    num_replicas,
+)
 from deeplab2_edge.train.summaries import SummaryWriter
 
 tf = require("tensorflow", extra="train")
@@ -77,14 +90,48 @@ class TrainingSummary:
         return steps / self.seconds if steps and self.seconds else 0.0
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Says how a run is carried out; what is learnt stands in the experiment.
+
+    Attributes:
+        seed: Of weights, data order and augmentation.
+        deterministic: Use only ops with a fixed summation order: a resumed run then
+            equals an uninterrupted one bit for bit; somewhat slower.
+        strategy: See `make_strategy`.
+        tpu: Name or address of a TPU.
+        precision: See `build_model`. With float16 the loss is scaled.
+        recompute: See `build_model`: less memory, more time, the same result.
+        num_micro_batches: See `make_train_step`.
+        stop_after: Stop at this step, before the configured number.
+    """
+
+    seed: int = 0
+    deterministic: bool = False
+    strategy: str = "auto"
+    tpu: str = ""
+    precision: str = "float32"
+    recompute: bool = False
+    num_micro_batches: int = 1
+    stop_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stop_after is not None and self.stop_after < 1:
+            raise UsageError(
+                f"the step to stop at is {self.stop_after}; must be at least 1"
+            )
+        if self.num_micro_batches < 1:
+            raise UsageError(
+                f"the number of micro-batches is {self.num_micro_batches}; must be at "
+                "least 1"
+            )
+
+
 def train(
     config: ExperimentOptions,
     model_dir: str | Path,
+    options: RunOptions = RunOptions(),
     *,
-    seed: int = 0,
-    deterministic: bool = False,
-    recompute: bool = False,
-    stop_after: int | None = None,
     quiet: bool = False,
 ) -> TrainingSummary:
     """Trains an experiment, from where an earlier run of it stopped.
@@ -95,11 +142,7 @@ def train(
     Args:
         config: The experiment.
         model_dir: Results go to `<model_dir>/<experiment_name>`.
-        seed: Of weights, data order and augmentation.
-        deterministic: Use only ops with a fixed summation order: a resumed run then
-            equals an uninterrupted one bit for bit; somewhat slower.
-        recompute: See `build_model`: less memory, more time, the same result.
-        stop_after: Stop at this step, before the configured number.
+        options: How.
         quiet: Report no progress.
 
     Raises:
@@ -111,18 +154,19 @@ def train(
     _check_architecture(config)
     info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
     validate_config(config, info, needs=("model_options", "train_dataset_options"))
-    if stop_after is not None and stop_after < 1:
-        raise UsageError(f"the step to stop at is {stop_after}; must be at least 1")
     _check_classes(config, info)
     output_dir = ensure_output_dir(Path(model_dir) / config.experiment_name)
     # TensorFlow's own seed does not reach Keras' initializers.
-    tf_keras.utils.set_random_seed(seed)
-    if deterministic:
+    tf_keras.utils.set_random_seed(options.seed)
+    if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    run = _Run(config, info, output_dir, seed, recompute=recompute)
+    strategy = make_strategy(options.strategy, tpu=options.tpu)
+    _check_batch(config.train_dataset_options.batch_size, options, strategy)
+    run = _Run(config, info, output_dir, options, strategy)
     # Only now: a command that does not fit must not spoil what lies there.
-    _remember_config(config, output_dir)
-    return run.train(stop_after=stop_after, quiet=quiet)
+    if is_chief(strategy):
+        _remember_config(config, output_dir)
+    return run.train(quiet=quiet)
 
 
 class _Run:
@@ -133,31 +177,46 @@ class _Run:
         config: ExperimentOptions,
         info: DatasetInfo,
         output_dir: Path,
-        seed: int,
-        *,
-        recompute: bool,
+        options: RunOptions,
+        strategy: Any,
     ) -> None:
         self.config = config
         self.info = info
         self.output_dir = output_dir
-        self.seed = seed
+        self.run_options = options
+        self.strategy = strategy
         self.options = config.trainer_options
         solver = self.options.solver_options
-        self.model = build_model(
-            config,
-            input_size=config.train_dataset_options.crop_size,
-            recompute=recompute,
-        )
-        self.global_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.schedule = build_schedule(solver)
-        groups = build_optimizer_groups(solver, variable_paths(self.model))
+        with strategy.scope():
+            self.model = build_model(
+                config,
+                input_size=config.train_dataset_options.crop_size,
+                synchronize_batch_norm=solver.use_sync_batchnorm
+                and num_replicas(strategy) > 1,
+                recompute=options.recompute,
+                precision=options.precision,
+            )
+            self.global_step = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            groups = build_optimizer_groups(solver, variable_paths(self.model))
+            self.loss_scale = (
+                LossScale() if options.precision == "mixed_float16" else None
+            )
+        state = {group.name: group.optimizer for group in groups}
+        if self.loss_scale is not None:
+            state["loss_scale"] = self.loss_scale
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 global_step=self.global_step,
-                **{group.name: group.optimizer for group in groups},
+                **state,
                 **track(variable_paths(self.model)),
             ),
-            str(output_dir),
+            str(self._checkpoint_dir()),
             max_to_keep=self.options.num_checkpoints_to_keep,
             checkpoint_name="ckpt",
         )
@@ -168,17 +227,32 @@ class _Run:
             groups,
             self.global_step,
             solver=solver,
+            strategy=strategy,
+            num_micro_batches=options.num_micro_batches,
+            loss_scale=self.loss_scale,
         )
 
-    def train(self, *, stop_after: int | None, quiet: bool) -> TrainingSummary:
+    def _checkpoint_dir(self) -> Path:
+        """Returns the folder this process saves to.
+
+        Saving reads averages of all workers, so all of them must save; what another
+        than the chief writes is thrown away.
+        """
+        if is_chief(self.strategy):
+            return self.output_dir
+        folder = tempfile.mkdtemp(prefix="deeplab2_edge_worker_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    def train(self, *, quiet: bool) -> TrainingSummary:
         first = int(self.global_step)
         last = self.options.solver_options.training_number_of_steps
-        if stop_after is not None:
-            last = min(last, stop_after)
+        if self.run_options.stop_after is not None:
+            last = min(last, self.run_options.stop_after)
         meter = _Meter()
         skipped = 0
         started = time.monotonic()
-        with SummaryWriter(self.output_dir / "train", self.info) as summaries:
+        with self._summaries() as summaries:
             steps = progress(
                 self._steps(first, last),
                 total=last - first,
@@ -187,11 +261,12 @@ class _Run:
                 status=meter.status,
             )
             for step, batch, losses in steps:
+                self._refuse_divergence(meter.last, step - 1)
                 meter.add(losses)
                 if step % self.options.save_summaries_steps == 0 or step == last:
+                    self._refuse_divergence(losses, step)
                     means = meter.means()
                     skipped += meter.count_skipped()
-                    self._refuse_divergence(meter, step)
                     summaries.scalars(
                         step,
                         means,
@@ -200,8 +275,10 @@ class _Run:
                     )
                     meter.start_interval()
                 if step % self.options.save_checkpoints_steps == 0 or step == last:
+                    self._refuse_divergence(losses, step)
                     self.manager.save(step)
-                    summaries.images(step, batch, self.model)
+                    if self._is_alone:
+                        summaries.images(step, self._local(batch), self.model)
         return TrainingSummary(
             output_dir=self.output_dir,
             checkpoint=str(self.manager.latest_checkpoint),
@@ -218,17 +295,39 @@ class _Run:
         dataset = training_dataset(
             self.config.train_dataset_options,
             self.info,
-            seed=self.seed,
+            seed=self.run_options.seed,
             start_step=first,
             has_instances=_has_instances(self.config),
         )
-        batches = iter(dataset)
+        # Every worker reads all batches and keeps its part of each.
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        batches = iter(
+            self.strategy.experimental_distribute_dataset(dataset.with_options(options))
+        )
         for step in range(first + 1, last + 1):
             batch = next(batches)
             yield step, batch, self.step_function(batch)
 
+    @property
+    def _is_alone(self) -> bool:
+        """True if no other process takes part, which would have to join in."""
+        resolver = self.strategy.cluster_resolver
+        return resolver is None or num_replicas(self.strategy) == 1
+
+    def _local(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the part of a batch that the first replica has."""
+        first = self.strategy.experimental_local_results
+        return {name: first(value)[0] for name, value in batch.items()}
+
+    def _summaries(self) -> SummaryWriter:
+        folder = self.output_dir if is_chief(self.strategy) else self._checkpoint_dir()
+        return SummaryWriter(folder / "train", self.info)
+
     def _restore(self) -> None:
-        latest = self.manager.latest_checkpoint
+        latest = tf.train.latest_checkpoint(str(self.output_dir))
         if latest is not None:
             self._resume(latest)
             return
@@ -252,14 +351,28 @@ class _Run:
                 f"({str(error).splitlines()[0]}); was the optimizer changed?"
             ) from None
 
-    def _refuse_divergence(self, meter: "_Meter", step: int) -> None:
-        if meter.is_all_skipped:
-            raise DeepLabEdgeError(
-                f"the loss was not finite in every step of the last interval, up to "
-                f"step {step}; lower solver_options.base_learning_rate or set "
-                "use_gradient_clipping, then start again: training resumes from "
-                f"{self.manager.latest_checkpoint}"
-            )
+    def _refuse_divergence(self, losses: Mapping[str, Any], step: int) -> None:
+        """Stops at a step that could not be learnt from.
+
+        With float16 such steps are part of finding the scale of the loss, until the
+        scale can sink no further.
+        """
+        if not losses or not float(losses[SKIPPED]):
+            return
+        if self.loss_scale is not None and not self.loss_scale.is_smallest():
+            return
+        culprits = [
+            name
+            for name, value in losses.items()
+            if name not in (TOTAL_LOSS, GRADIENT_NORM) and not np.isfinite(value)
+        ]
+        what = " and ".join(culprits) or "the gradient of a finite loss"
+        latest = tf.train.latest_checkpoint(str(self.output_dir))
+        raise DeepLabEdgeError(
+            f"step {step}: {what} is not finite, so nothing was learnt from it; lower "
+            "solver_options.base_learning_rate or set use_gradient_clipping, then "
+            f"start again: training resumes from {latest or 'the beginning'}"
+        )
 
 
 class _Meter:
@@ -267,6 +380,7 @@ class _Meter:
 
     def __init__(self) -> None:
         self.last_means: dict[str, float] = {}
+        self.last: Mapping[str, Any] = {}
         self.start_interval()
 
     def start_interval(self) -> None:
@@ -276,6 +390,7 @@ class _Meter:
 
     def add(self, losses: dict[str, Any]) -> None:
         self._count += 1
+        self.last = losses
         # A step that is not finite must not poison the mean.
         kept = 1.0 - losses[SKIPPED]
         for name, value in losses.items():
@@ -294,16 +409,22 @@ class _Meter:
     def count_skipped(self) -> int:
         return int(float(self._sums.get(SKIPPED, 0.0)))
 
-    @property
-    def is_all_skipped(self) -> bool:
-        return self._count > 0 and self.count_skipped() == self._count
-
     def steps_per_second(self) -> float:
         return self._count / max(time.monotonic() - self._started, 1e-9)
 
     def status(self) -> str:
-        total = self.means().get("total_loss") if self._count else None
+        total = self.means().get(TOTAL_LOSS) if self._count else None
         return "" if total is None else f"loss {total:.3f}"
+
+
+def _check_batch(batch_size: int, options: RunOptions, strategy: Any) -> None:
+    check_batch_size(batch_size, strategy)
+    share = batch_size // num_replicas(strategy)
+    if share % options.num_micro_batches:
+        raise ConfigError(
+            f"each replica has {share} samples of train_dataset_options.batch_size, "
+            f"which cannot be split into {options.num_micro_batches} micro-batches"
+        )
 
 
 def _check_architecture(config: ExperimentOptions) -> None:

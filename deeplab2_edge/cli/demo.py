@@ -92,7 +92,7 @@ def _train(args: argparse.Namespace) -> str:
     from deeplab2_edge.cli.experiments import load_experiment
     from deeplab2_edge.synth import TRAIN_SEED_START
     from deeplab2_edge.train.data.builders import SceneSource, build_records
-    from deeplab2_edge.train.trainer import train
+    from deeplab2_edge.train.trainer import RunOptions, train
 
     folder = Path(args.output)
     seeds = range(TRAIN_SEED_START, TRAIN_SEED_START + _TRAIN_SCENES)
@@ -107,7 +107,12 @@ def _train(args: argparse.Namespace) -> str:
     config = load_experiment(
         _RECIPE, [f"${{TRAIN_SET}}={folder}/records/train-*.tfrecord"]
     )
-    summary = train(config, folder / "runs", stop_after=args.steps, quiet=args.quiet)
+    summary = train(
+        config,
+        folder / "runs",
+        RunOptions(stop_after=args.steps),
+        quiet=args.quiet,
+    )
     return summary.checkpoint
 
 

@@ -72,6 +72,27 @@ def add_parser(subparsers: Any) -> None:
         help="keep only the inputs of residual blocks and compute the rest again for "
         "the gradient: less memory, a third more time, the same result",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+        default="float32",
+        help="of activations; weights and statistics stay float32 (default: float32)",
+    )
+    parser.add_argument(
+        "--micro-batches",
+        type=int,
+        default=1,
+        metavar="N",
+        help="learn from each batch in N parts, in one update: less memory",
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=("auto", "one", "mirrored", "multi_worker", "tpu"),
+        default="auto",
+        help="where to train: one device, all GPUs, the machines of TF_CONFIG, a TPU "
+        "(default: what is there)",
+    )
+    parser.add_argument("--tpu", default="", help="name or address of the TPU")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
@@ -80,18 +101,20 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge.cli.experiments import load_experiment
-    from deeplab2_edge.train.trainer import train
+    from deeplab2_edge.train.trainer import RunOptions, train
 
     config = load_experiment(args.config, args.set)
-    summary = train(
-        config,
-        args.output,
+    options = RunOptions(
         seed=args.seed,
         deterministic=args.deterministic,
+        strategy=args.strategy,
+        tpu=args.tpu,
+        precision=args.precision,
         recompute=args.recompute,
+        num_micro_batches=args.micro_batches,
         stop_after=args.steps,
-        quiet=args.quiet,
     )
+    summary = train(config, args.output, options, quiet=args.quiet)
     document = _describe(summary)
     if args.mode == "train_and_eval":
         from deeplab2_edge.metrics.evaluation import format_report
