@@ -9,7 +9,7 @@ from typing import Any
 
 from deeplab2_edge.optional import require
 
-tf = require("tensorflow", extra="train")
+tf: Any = require("tensorflow", extra="train")
 
 _FIRST_SCALE = 2.0**15
 _SMALLEST_SCALE = 1.0
