@@ -26,6 +26,11 @@ SEMANTIC_PRED = "semantic_pred"
 INSTANCE_PRED = "instance_pred"
 PANOPTIC_PRED = "panoptic_pred"
 INSTANCE_SCORES = "instance_scores"
+SEMANTIC_PROBS = "semantic_probs"
+SEMANTIC_SCORES = "semantic_scores"
+INSTANCE_CENTER_PRED = "instance_center_pred"
+NEXT_PANOPTIC_PRED = "next_panoptic_pred"
+CONCAT_NEXT_PANOPTIC_PRED = "concat_next_panoptic_pred"
 
 # Training targets.
 SEMANTIC_GT = "semantic_gt"

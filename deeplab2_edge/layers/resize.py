@@ -20,6 +20,11 @@ def resize_bilinear(x: Any, size: Sequence[int]) -> Any:
     return tf.raw_ops.ResizeBilinear(images=x, size=tuple(size), align_corners=True)
 
 
+def scaled_side(side: int, scale: float) -> int:
+    """Gives the pixels of a side at a scale, so that corners stay on corners."""
+    return int((side - 1) * scale + 1)
+
+
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
 class ResizeBilinear(tf_keras.layers.Layer):  # type: ignore[misc]
     """Is `resize_bilinear` to a static size as a layer."""

@@ -169,8 +169,3 @@ def test_a_changed_byte_is_noticed(options: DatasetOptions, tmp_path: Path) -> N
 def test_an_unresolved_placeholder_is_named(options: DatasetOptions) -> None:
     with pytest.raises(ConfigError, match="TRAIN_SET"):
         batches(options.replace(file_pattern=("${TRAIN_SET}",)), 1)
-
-
-def test_what_only_other_models_use_is_refused(options: DatasetOptions) -> None:
-    with pytest.raises(ConfigError, match="use_two_frames is set"):
-        batches(options.replace(use_two_frames=True), 1)

@@ -6,25 +6,28 @@ augmentation. Starting at step k therefore gives exactly the batches an uninterr
 run would see, at once: records are read by their place in the file, none is skipped.
 """
 
+import dataclasses
 import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deeplab2_edge import keys, records
+from deeplab2_edge import records
 from deeplab2_edge.config import DatasetOptions, require_resolved
 from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import ConfigError, DataError
 from deeplab2_edge.optional import require
-from deeplab2_edge.train.data.preprocessing import (
-    PreprocessSettings,
-    SeededDraws,
-    evaluation_view,
-    training_view,
+from deeplab2_edge.train.data.draws import SeededDraws, fold_in
+from deeplab2_edge.train.data.samples import (
+    SampleSettings,
+    evaluation_sample,
+    training_sample,
 )
-from deeplab2_edge.train.data.targets import TargetSettings, make_targets
 
 tf = require("tensorflow", extra="train")
+
+# Stands, in seeds, for the second copy of the data set, which copy-paste reads.
+_SECOND_COPY = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,56 +100,88 @@ def training_dataset(
     start_step: int = 0,
     batch_size: int | None = None,
     has_instances: bool = True,
+    has_depth: bool = False,
+    deterministic: bool = True,
 ) -> Any:
     """Gives the endless batches of a training run, from one of its steps on.
 
     Args:
-        options: Where the records are and how they are augmented.
+        options: Where the records are, which frames are read and how they are
+            augmented.
         info: The data set they belong to.
         seed: Decides order and augmentation.
         start_step: Number of steps already done.
         batch_size: Samples per batch; that of `options` if not given.
         has_instances: False for semantic models.
+        has_depth: True for models that predict depth.
+        deterministic: False lets samples overtake each other: no step waits for a
+            slow sample, but batches differ from run to run.
 
     Returns:
-        A `tf.data.Dataset` of dictionaries: `image` `[B, h, w, 3]` float32 in 0..255
-        and the targets of `targets.make_targets` with a batch axis.
+        A `tf.data.Dataset` of dictionaries: the entries of `samples.training_sample`
+        with a batch axis, shapes static.
 
     Raises:
-        ConfigError: If the options ask for something this pipeline does not do.
-        DataError: If there are no records, or they hold no labels.
+        ConfigError: If the options contradict each other.
+        DataError: If there are no records, or they lack what the options ask for.
     """
-    _refuse_other_pipelines(options)
+    settings = SampleSettings.from_options(
+        options, info, has_instances=has_instances, has_depth=has_depth
+    )
     batch_size = batch_size or options.batch_size
     index = index_records(options)
     read = index.reader()
-    _check_first_record(index, read, needs_label=True)
-    view_settings = PreprocessSettings.from_options(options, info.ignored_panoptic_id)
-    target_settings = TargetSettings.from_options(options, has_instances=has_instances)
+    _check_first_record(index, read, settings.fields)
+
+    def decode(number: Any) -> dict[str, Any]:
+        return records.parse_example(read(number), settings.fields)
+
+    def seed_at(position: Any) -> Any:
+        return tf.stack([tf.constant(seed, tf.int64), position])
 
     def sample(position: Any, number: Any) -> dict[str, Any]:
-        record = records.parse_example(read(number))
-        image, label = training_view(
-            record[records.IMAGE],
-            record[records.LABEL],
-            view_settings,
-            SeededDraws(tf.stack([tf.constant(seed, tf.int64), position])),
+        draws = SeededDraws(seed_at(position))
+        return training_sample(decode(number), settings, draws)
+
+    def pasted_sample(first: tuple[Any, Any], second: tuple[Any, Any]) -> Any:
+        (position, number), (_, second_number) = first, second
+        at = seed_at(position)
+        return training_sample(
+            decode(number),
+            settings,
+            SeededDraws(at),
+            pasted=(decode(second_number), SeededDraws(fold_in(at, _SECOND_COPY))),
         )
-        targets = make_targets(label[..., 0], info, target_settings)
-        return {keys.IMAGE: image} | targets
 
-    order = shuffled_order(len(index), seed=seed, start=start_step * batch_size)
-    samples = order.map(sample, num_parallel_calls=tf.data.AUTOTUNE)
-    return samples.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    start = start_step * batch_size
+    order = shuffled_order(len(index), seed=seed, start=start)
+    if settings.pasting is not None:
+        second_order = shuffled_order(
+            len(index), seed=seed, start=start, copy=_SECOND_COPY
+        )
+        order = tf.data.Dataset.zip((order, second_order))
+    samples = order.map(
+        sample if settings.pasting is None else pasted_sample,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=deterministic,
+    )
+    batches = samples.batch(
+        batch_size,
+        drop_remainder=True,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=deterministic,
+    )
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def shuffled_order(num_records: int, *, seed: int, start: int) -> Any:
+def shuffled_order(num_records: int, *, seed: int, start: int, copy: int = 0) -> Any:
     """Gives the endless order of records: every epoch is a new permutation of all.
 
     Args:
         num_records: Records per epoch, at least 1.
         seed: Decides the permutations.
         start: Position to begin at.
+        copy: Number of the copy of the data set; every copy has its own permutations.
 
     Returns:
         A `tf.data.Dataset` of (position in the run, record number), int64 scalars.
@@ -154,9 +189,10 @@ def shuffled_order(num_records: int, *, seed: int, start: int) -> Any:
     first_epoch = start // num_records
 
     def epoch_order(epoch: Any) -> Any:
+        of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
         numbers = tf.random.experimental.stateless_shuffle(
             tf.range(num_records, dtype=tf.int64),
-            tf.stack([tf.constant(seed, tf.int64), epoch]),
+            fold_in(of_epoch, copy) if copy else of_epoch,
             alg="philox",
         )
         positions = epoch * num_records + tf.range(num_records, dtype=tf.int64)
@@ -174,99 +210,83 @@ def evaluation_dataset(
     *,
     batch_size: int = 1,
     has_instances: bool = True,
+    has_depth: bool = False,
 ) -> Any:
     """Gives every record once, in order, brought to the evaluation canvas.
 
     Args:
-        options: Where the records are and how they are resized.
+        options: Where the records are, which frames are read and how they are
+            resized.
         info: The data set they belong to.
         batch_size: More than 1 needs images of one size. The last batch may be short.
         has_instances: False for semantic models.
+        has_depth: True for models that predict depth.
 
     Returns:
-        A `tf.data.Dataset` of dictionaries: `image` `[B, h, w, 3]` float32, the
-        network input; `resized_image`, the same without padding; `image_name`;
-        `size_raw` `[B, 2]` int32, height and width of the stored image. Unless
-        `options.decode_groundtruth_label` is false, also the targets of
-        `targets.make_targets`, `semantic_raw` and `is_crowd_raw` `[B, H, W]` of the
-        stored label, and `panoptic_raw` if there are instances.
+        A `tf.data.Dataset` of dictionaries: the entries of `samples.evaluation_sample`
+        with a batch axis; those of labels and depth only if
+        `options.decode_groundtruth_label` is not false.
 
     Raises:
-        ConfigError: If the options ask for something this pipeline does not do.
-        DataError: If there are no records, or labels are asked for and missing.
+        ConfigError: If the options contradict each other.
+        DataError: If there are no records, or they lack what the options ask for.
     """
-    _refuse_other_pipelines(options)
+    settings = SampleSettings.from_options(
+        options, info, has_instances=has_instances, has_depth=has_depth
+    )
     has_label = options.decode_groundtruth_label
+    fields = dataclasses.replace(
+        settings.fields, label=has_label, depth=has_depth and has_label
+    )
     index = index_records(options)
     read = index.reader()
-    _check_first_record(index, read, needs_label=has_label)
-    view_settings = PreprocessSettings.from_options(options, info.ignored_panoptic_id)
-    target_settings = TargetSettings.from_options(options, has_instances=has_instances)
+    found = _check_first_record(index, read, fields)
+    fields = dataclasses.replace(fields, video=found.video)
+    settings = dataclasses.replace(settings, fields=fields)
 
     def sample(number: Any) -> dict[str, Any]:
-        record = records.parse_example(
-            read(number), records.RecordFields(label=has_label)
-        )
-        label = record.get(records.LABEL)
-        resized, image, padded = evaluation_view(
-            record[records.IMAGE], label, view_settings
-        )
-        entries = {
-            keys.IMAGE: image,
-            keys.RESIZED_IMAGE: resized,
-            keys.IMAGE_NAME: record[records.IMAGE_NAME],
-            keys.SIZE_RAW: tf.stack([record[records.HEIGHT], record[records.WIDTH]]),
-        }
-        if label is None or padded is None:
-            return entries
-        raw = make_targets(label[..., 0], info, TargetSettings(has_instances=False))
-        entries[keys.SEMANTIC_RAW] = raw[keys.SEMANTIC_GT]
-        entries[keys.IS_CROWD_RAW] = raw[keys.IS_CROWD_GT]
-        if has_instances:
-            entries[keys.PANOPTIC_RAW] = label[..., 0]
-        return entries | make_targets(padded[..., 0], info, target_settings)
+        # Faults of previous centers must be the same in every evaluation.
+        draws = SeededDraws(tf.stack([tf.constant(0, tf.int64), number]))
+        record = records.parse_example(read(number), settings.fields)
+        return evaluation_sample(record, settings, draws)
 
     numbers = tf.data.Dataset.range(len(index))
-    samples = numbers.map(sample, num_parallel_calls=tf.data.AUTOTUNE)
+    samples = numbers.map(
+        sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
     # Nothing can be dropped from batches of one, and their shape is then known.
     batches = samples.batch(batch_size, drop_remainder=batch_size == 1)
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _refuse_other_pipelines(options: DatasetOptions) -> None:
-    """Refuses what only other model families use, rather than training without it."""
-    set_options = {
-        "augmentations.autoaugment_policy_name": (
-            options.augmentations.autoaugment_policy_name
-        ),
-        "augmentations.panoptic_copy_paste": (
-            options.augmentations.panoptic_copy_paste is not None
-        ),
-        "use_two_frames": options.use_two_frames,
-        "use_next_frame": options.use_next_frame,
-        "thing_id_mask_annotations": options.thing_id_mask_annotations,
-        "cameras_to_use": options.cameras_to_use,
-    }
-    for field, value in set_options.items():
-        if value:
-            raise ConfigError(
-                f"{field} is set, but this version trains image models without it; "
-                "remove it from the data-set options"
-            )
-
-
 def _check_first_record(
-    index: RecordIndex, read: Callable[[Any], Any], *, needs_label: bool
-) -> None:
+    index: RecordIndex, read: Callable[[Any], Any], needed: records.RecordFields
+) -> records.RecordFields:
     """Looks into one record, so that a wrong data set is named before training."""
     where = f"{index.files[index.file_numbers[0]]}: record 0"
     try:
         serialized = bytes(read(tf.constant(0, tf.int64)).numpy())
     except tf.errors.OpError as error:
         raise DataError(f"{where}: cannot be read ({error.message})") from None
-    fields = records.check_example(serialized, where=where)
-    if needs_label and not fields.label:
-        raise DataError(
-            f"{where}: holds no panoptic label; write the records with labels (or, "
-            "to predict only, set decode_groundtruth_label: false)"
-        )
+    found = records.check_example(serialized, where=where)
+    for field, advice in _ADVICE.items():
+        if getattr(needed, field) and not getattr(found, field):
+            raise DataError(f"{where}: holds no {advice}")
+    return found
+
+
+# What to do where a part of a record is missing.
+_ADVICE = {
+    "label": (
+        "panoptic label; write the records with labels (or, to predict only, set "
+        "decode_groundtruth_label: false)"
+    ),
+    "previous_frame": (
+        "previous frame, which use_two_frames asks for; write the records with two "
+        "frames"
+    ),
+    "next_frame": (
+        "next frame, which use_next_frame asks for; write the records with two frames"
+    ),
+    "depth": "depth, which the depth head asks for; write the records with depth",
+}

@@ -1,23 +1,23 @@
 """From an image and its labels to the crop that the network sees.
 
-Training: resize to a range, random scale, pad, random crop, random flip. Evaluation:
-resize to a range, pad at the bottom and right. Values stay in 0..255; the network
-normalizes them itself. Labels travel as channels beside the image, so a second frame
-is three more image channels and one more label channel, and gets the same geometry.
-
-All randomness comes from a seed that is handed in: the same record and seed give the
-same sample, whatever the order, the threads or the interruptions.
+Training: resize to a range, random scale, color jitter, pad, random crop, random flip.
+Evaluation: resize to a range, pad at the bottom and right. Values stay in 0..255; the
+network normalizes them itself. Labels travel as channels beside the image, so a second
+frame is three more image channels and one more label channel, and gets the same
+geometry; so does depth.
 """
 
-import enum
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deeplab2_edge.config import DatasetOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.optional import require
+from deeplab2_edge.train.data.autoaugment import Policy, get_policy, jitter_colors
+from deeplab2_edge.train.data.draws import Draws, Event
 
 tf = require("tensorflow", extra="train")
 
@@ -27,54 +27,18 @@ IMAGE_FILL = 127.5
 Size = tuple[int, int]
 
 
-class Event(enum.IntEnum):
-    """Names the random events of a sample; the numbers are part of the seed."""
+class View(NamedTuple):
+    """Holds an image and what is known about its pixels, all of one size.
 
-    SCALE = 0
-    PAD_Y = 1
-    PAD_X = 2
-    CROP_Y = 3
-    CROP_X = 4
-    FLIP = 5
-
-
-class Draws(Protocol):
-    """Decides the random events of one sample."""
-
-    def uniform(self, event: Event) -> Any:
-        """Gives a float32 scalar in [0, 1)."""
-
-    def integer(self, event: Event, limit: Any) -> Any:
-        """Gives an int32 scalar in 0..limit-1; `limit` is at least 1."""
-
-
-class SeededDraws:
-    """Draws every event from its own stream of a seed.
-
-    Args:
-        seed: `[2]` int64 tensor.
+    Attributes:
+        image: `[H, W, 3 F]` uint8 or float32 in 0..255: F frames.
+        label: `[H, W, L]` int32 panoptic ids of the frames; None if not labelled.
+        depth: `[H, W, 1]` int32, 256ths of a metre; None if not known.
     """
 
-    def __init__(self, seed: Any) -> None:
-        self._seed = seed
-
-    def uniform(self, event: Event) -> Any:
-        return tf.random.stateless_uniform([], self._stream(event), alg="philox")
-
-    def integer(self, event: Event, limit: Any) -> Any:
-        return tf.random.stateless_uniform(
-            [],
-            self._stream(event),
-            minval=0,
-            maxval=tf.cast(limit, tf.int32),
-            dtype=tf.int32,
-            alg="philox",
-        )
-
-    def _stream(self, event: Event) -> Any:
-        return tf.random.experimental.stateless_fold_in(
-            self._seed, int(event), alg="philox"
-        )
+    image: Any
+    label: Any = None
+    depth: Any = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +55,8 @@ class PreprocessSettings:
         scales: Random scales, one of which is chosen.
         scale_range: If set, the scale is uniform between these instead.
         resizes_for_training: False skips the resize to a range in training.
+        policy: Of the color jitter; empty for none.
+        depth_fill: Depth of padded pixels.
 
     Raises:
         ConfigError: On creation, if sizes do not fit each other.
@@ -104,6 +70,8 @@ class PreprocessSettings:
     scales: tuple[float, ...] = (1.0,)
     scale_range: tuple[float, float] | None = None
     resizes_for_training: bool = False
+    policy: Policy = ()
+    depth_fill: int = 0
 
     def __post_init__(self) -> None:
         if min(self.crop_size) < 1:
@@ -118,9 +86,20 @@ class PreprocessSettings:
 
     @classmethod
     def from_options(
-        cls, options: DatasetOptions, label_fill: int
+        cls,
+        options: DatasetOptions,
+        label_fill: int,
+        *,
+        depth_fill: int = 0,
+        scale: float = 1.0,
     ) -> "PreprocessSettings":
         """Reads the settings from the data-set options of a configuration.
+
+        Args:
+            options: The options.
+            label_fill: Label of padded pixels.
+            depth_fill: Depth of padded pixels.
+            scale: Multiplies the bounds of the random scale.
 
         Raises:
             ConfigError: If a value makes no sense.
@@ -129,7 +108,9 @@ class PreprocessSettings:
         if crop_size is None:
             raise ConfigError("crop_size is not set; it must be height and width")
         augmentations = options.augmentations
-        low, high = augmentations.min_scale_factor, augmentations.max_scale_factor
+        low = augmentations.min_scale_factor * scale
+        high = augmentations.max_scale_factor * scale
+        policy_name = augmentations.autoaugment_policy_name
         step = augmentations.scale_factor_step_size
         is_continuous = step == 0 and low != high
         return cls(
@@ -144,6 +125,8 @@ class PreprocessSettings:
             resizes_for_training=bool(
                 options.min_resize_value or options.max_resize_value
             ),
+            policy=get_policy(policy_name) if policy_name else (),
+            depth_fill=depth_fill,
         )
 
 
@@ -173,28 +156,33 @@ def scale_grid(low: float, high: float, step: float) -> tuple[float, ...]:
     return tuple(float(scale) for scale in np.linspace(low, high, count, dtype="f4"))
 
 
-def training_view(
-    image: Any, label: Any, settings: PreprocessSettings, draws: Draws
-) -> tuple[Any, Any]:
-    """Cuts a randomly scaled, placed and flipped crop from an image and its label.
+def training_view(view: View, settings: PreprocessSettings, draws: Draws) -> View:
+    """Cuts a randomly scaled, colored, placed and flipped crop.
+
+    An enlarged scene is a nearer one: depth is divided by the scale.
 
     Args:
-        image: `[H, W, C]` uint8 or float32 in 0..255.
-        label: `[H, W, L]` int32.
-        settings: Sizes and scales.
+        view: As stored; with a label.
+        settings: Sizes, scales and colors.
         draws: Decides the random events.
 
     Returns:
-        The image `[h, w, C]` float32 and the label `[h, w, L]` int32, of the crop
-        size.
+        The view of the crop size, image float32.
     """
     if settings.resizes_for_training:
-        size = resized_size(tf.shape(image)[:2], settings, settings.max_size)
-        image, label = resize_image(image, size), resize_label(label, size)
+        size = resized_size(tf.shape(view.image)[:2], settings, settings.max_size)
+        view = _resize(view, size)
 
-    size = tf.cast(tf.shape(image)[:2], tf.float32) * _draw_scale(settings, draws)
+    scale = _draw_scale(settings, draws)
+    size = tf.cast(tf.shape(view.image)[:2], tf.float32) * scale
     size = tf.cast(size, tf.int32)
-    image, label = resize_image(image, size), resize_label(label, size)
+    view = _resize(view, size)
+    if view.depth is not None:
+        depth = tf.cast(tf.cast(view.depth, tf.float32) / scale, tf.int32)
+        view = view._replace(depth=depth)
+    if settings.policy:
+        image = jitter_colors(view.image, settings.policy, draws)
+        view = view._replace(image=image)
 
     crop = tf.constant(settings.crop_size)
     surplus = tf.maximum(size - crop, 0)
@@ -208,35 +196,32 @@ def training_view(
 
     def to_crop(values: Any, fill: float) -> Any:
         values = values[top : top + kept[0], left : left + kept[1]]
-        values = _pad(values, above, before, settings.crop_size, fill)
+        values = pad(values, above, before, settings.crop_size, fill)
         return tf.cond(is_flipped, lambda: values[:, ::-1], lambda: values)
 
-    return to_crop(image, IMAGE_FILL), to_crop(label, settings.label_fill)
+    return _for_each(view, settings, to_crop)
 
 
-def evaluation_view(
-    image: Any, label: Any | None, settings: PreprocessSettings
-) -> tuple[Any, Any, Any | None]:
+def evaluation_view(view: View, settings: PreprocessSettings) -> tuple[Any, View]:
     """Shrinks an image that is larger than the crop and pads it at bottom and right.
 
     Args:
-        image: `[H, W, C]` uint8 or float32 in 0..255.
-        label: `[H, W, L]` int32, or None where there is no ground truth.
-        settings: Sizes; scales have no effect.
+        view: As stored.
+        settings: Sizes; scales and colors have no effect.
 
     Returns:
-        The resized image before padding, `[h, w, C]` float32; the image and the label
-        of the crop size.
+        The resized image before padding, `[h, w, C]` float32, and the view of the
+        crop size.
     """
     size = resized_size(
-        tf.shape(image)[:2], settings, settings.max_size or settings.crop_size
+        tf.shape(view.image)[:2], settings, settings.max_size or settings.crop_size
     )
-    resized = resize_image(image, size)
-    crop = settings.crop_size
-    padded = _pad(resized, 0, 0, crop, IMAGE_FILL)
-    if label is not None:
-        label = _pad(resize_label(label, size), 0, 0, crop, settings.label_fill)
-    return resized, padded, label
+    resized = _resize(view, size)
+
+    def to_crop(values: Any, fill: float) -> Any:
+        return pad(values, 0, 0, settings.crop_size, fill)
+
+    return resized.image, _for_each(resized, settings, to_crop)
 
 
 def resized_size(size: Any, settings: PreprocessSettings, max_size: Size | None) -> Any:
@@ -286,22 +271,41 @@ def resize_label(label: Any, size: Any) -> Any:
     )[0]
 
 
-def _draw_scale(settings: PreprocessSettings, draws: Draws) -> Any:
-    if settings.scale_range is not None:
-        low, high = settings.scale_range
-        return low + draws.uniform(Event.SCALE) * (high - low)
-    choice = draws.integer(Event.SCALE, len(settings.scales))
-    return tf.gather(tf.constant(settings.scales, tf.float32), choice)
-
-
-def _pad(values: Any, above: Any, before: Any, size: Size, fill: float) -> Any:
-    """Places `[H, W, C]` at (above, before) on a canvas of the given size."""
+def pad(values: Any, above: Any, before: Any, size: Size, fill: float) -> Any:
+    """Places `[H, W, C]` at (above, before) on a canvas of the given size and fill."""
     height, width = tf.unstack(tf.shape(values)[:2])
     below, behind = size[0] - height - above, size[1] - width - before
     padded = tf.pad(
         values, [[above, below], [before, behind], [0, 0]], constant_values=fill
     )
     return tf.ensure_shape(padded, [*size, values.shape[-1]])
+
+
+def _resize(view: View, size: Any) -> View:
+    return View(
+        resize_image(view.image, size),
+        None if view.label is None else resize_label(view.label, size),
+        None if view.depth is None else resize_label(view.depth, size),
+    )
+
+
+def _for_each(
+    view: View, settings: PreprocessSettings, function: Callable[[Any, float], Any]
+) -> View:
+    """Applies a function of values and the fill of new pixels to the parts."""
+    return View(
+        function(view.image, IMAGE_FILL),
+        None if view.label is None else function(view.label, settings.label_fill),
+        None if view.depth is None else function(view.depth, settings.depth_fill),
+    )
+
+
+def _draw_scale(settings: PreprocessSettings, draws: Draws) -> Any:
+    if settings.scale_range is not None:
+        low, high = settings.scale_range
+        return low + draws.uniform(Event.SCALE) * (high - low)
+    choice = draws.integer(Event.SCALE, len(settings.scales))
+    return tf.gather(tf.constant(settings.scales, tf.float32), choice)
 
 
 def _scaled(size: Any, ratio: Any) -> Any:
