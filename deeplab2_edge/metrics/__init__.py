@@ -10,13 +10,20 @@ from deeplab2_edge.metrics.average_precision import (
     ClassPrecision,
     segment_scores,
 )
+from deeplab2_edge.metrics.collection import METRICS, Frame, MetricReport, MetricSet
 from deeplab2_edge.metrics.depth import DepthError, DepthResult
 from deeplab2_edge.metrics.evaluation import (
     EvaluationReport,
     evaluate_predictions,
     format_report,
 )
+from deeplab2_edge.metrics.folders import convert_folder, evaluate_folders
 from deeplab2_edge.metrics.mean_iou import MeanIou, MeanIouResult
+from deeplab2_edge.metrics.official import (
+    OFFICIAL_FORMATS,
+    OfficialWriter,
+    official_format,
+)
 from deeplab2_edge.metrics.overlaps import Overlaps, count_overlaps, join_overlaps
 from deeplab2_edge.metrics.panoptic_quality import (
     ClassQuality,
@@ -38,6 +45,8 @@ from deeplab2_edge.metrics.video_panoptic_quality import (
 )
 
 __all__ = [
+    "METRICS",
+    "OFFICIAL_FORMATS",
     "AveragePrecision",
     "AveragePrecisionResult",
     "ClassPrecision",
@@ -49,8 +58,12 @@ __all__ = [
     "DepthVideoPanopticQuality",
     "DepthVideoPanopticQualityResult",
     "EvaluationReport",
+    "Frame",
     "MeanIou",
     "MeanIouResult",
+    "MetricReport",
+    "MetricSet",
+    "OfficialWriter",
     "Overlaps",
     "PanopticQuality",
     "PanopticQualityResult",
@@ -59,9 +72,12 @@ __all__ = [
     "TrackingQualityResult",
     "VideoPanopticQuality",
     "VideoPanopticQualityResult",
+    "convert_folder",
     "count_overlaps",
+    "evaluate_folders",
     "evaluate_predictions",
     "format_report",
     "join_overlaps",
+    "official_format",
     "segment_scores",
 ]

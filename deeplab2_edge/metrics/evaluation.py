@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.metrics.mean_iou import MeanIou, MeanIouResult
+from deeplab2_edge.metrics.official import OfficialWriter
 from deeplab2_edge.metrics.panoptic_quality import (
     PanopticQuality,
     PanopticQualityResult,
@@ -91,6 +92,7 @@ def evaluate_predictions(
     *,
     label: str,
     quiet: bool = False,
+    writer: OfficialWriter | None = None,
 ) -> EvaluationReport:
     """Runs a model on labeled images and compares its maps with the labels.
 
@@ -101,6 +103,7 @@ def evaluate_predictions(
         info: The classes of labels and predictions.
         label: What is evaluated, for the progress line and the report.
         quiet: Whether to show no progress.
+        writer: Gets every prediction.
 
     Raises:
         DataError: If there are no samples, one has no labels, or labels or
@@ -127,6 +130,8 @@ def evaluate_predictions(
             miou.update(groundtruth // info.label_divisor, prediction.semantic)
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
+        if writer is not None:
+            writer.add(sample.name, prediction.panoptic)
     return EvaluationReport(
         label=label,
         dataset=info.name,

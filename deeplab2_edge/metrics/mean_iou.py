@@ -32,6 +32,7 @@ class MeanIou:
 
     Pixels whose ground truth is the ignore label do not count. A class takes part in
     the mean if it occurs in the ground truth or was predicted on a counted pixel.
+    Predicting an ignore label that is not one of the classes misses the pixel's class.
     """
 
     def __init__(self, num_classes: int, ignore_label: int) -> None:
@@ -48,6 +49,8 @@ class MeanIou:
         self.confusion: NDArray[np.int64] = np.zeros(
             (num_classes, num_classes), np.int64
         )
+        # Pixels of each class that were predicted void.
+        self.missed: NDArray[np.int64] = np.zeros(num_classes, np.int64)
 
     def update(
         self, groundtruth: NDArray[np.integer], prediction: NDArray[np.integer]
@@ -56,7 +59,7 @@ class MeanIou:
 
         Args:
             groundtruth: `[H, W]` class ids or the ignore label.
-            prediction: `[H, W]` class ids.
+            prediction: `[H, W]` class ids or the ignore label.
 
         Raises:
             DataError: If the shapes differ or a counted pixel has an unknown class.
@@ -68,7 +71,16 @@ class MeanIou:
             )
         counted = groundtruth != self.ignore_label
         rows, columns = groundtruth[counted], prediction[counted]
-        for name, labels in (("ground truth", rows), ("prediction", columns)):
+        is_void = columns == self.ignore_label
+        if self.ignore_label < self.num_classes:
+            is_void[:] = False
+        void_rows = rows[is_void]
+        rows, columns = rows[~is_void], columns[~is_void]
+        for name, labels in (
+            ("ground truth", void_rows),
+            ("ground truth", rows),
+            ("prediction", columns),
+        ):
             if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
                 found = labels.min() if labels.min() < 0 else labels.max()
                 raise DataError(
@@ -78,6 +90,7 @@ class MeanIou:
         pairs = rows.astype(np.int64) * self.num_classes + columns
         counts = np.bincount(pairs, minlength=self.confusion.size)
         self.confusion += counts.reshape(self.confusion.shape)
+        self.missed += np.bincount(void_rows, minlength=self.num_classes)
 
     def merge(self, other: "MeanIou") -> None:
         """Adds what another accumulator of the same classes has counted.
@@ -91,11 +104,13 @@ class MeanIou:
         ):
             raise UsageError("accumulators of different class lists cannot be merged")
         self.confusion += other.confusion
+        self.missed += other.missed
 
     def result(self) -> MeanIouResult:
         """Gives the figures over everything counted so far."""
         hits = np.diag(self.confusion)
         union = self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - hits
+        union += self.missed
         per_class = {int(c): float(hits[c] / union[c]) for c in np.flatnonzero(union)}
         miou = sum(per_class.values()) / len(per_class) if per_class else math.nan
         return MeanIouResult(miou=miou, per_class=per_class)
