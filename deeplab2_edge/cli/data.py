@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _EXAMPLES = """\
 examples:
   deeplab2-edge data synth --output synth/ --num 2000 --split train --shards 8
   deeplab2-edge data build --input street/train --dataset camvid --output records/
+  deeplab2-edge data build --dataset coco_panoptic --root coco/ --output records/
   deeplab2-edge data check street/train --dataset camvid
 """
 
@@ -34,8 +36,25 @@ examples:
   deeplab2-edge data build --input street/train --dataset camvid --output records/
   deeplab2-edge data build --input my/val --dataset my/dataset.json \\
       --output records/ --split val --shards 4 --workers 4
+  deeplab2-edge data build --dataset cityscapes_panoptic --root cityscapes/ \\
+      --split val --output records/
+  deeplab2-edge data build --dataset kitti_step --root kitti-step/ --two-frames \\
+      --split train --output records/
+
+With --root, the folder lies as the authors of the data set publish it: Cityscapes,
+COCO, ADE20K, KITTI-STEP, MOTChallenge-STEP, Cityscapes-DVPS, SemKITTI-DVPS. With
+--input, it is your own.
 
 A build that was interrupted continues when the same command is given again.
+"""
+
+_MAPS_EXAMPLES = """\
+examples:
+  deeplab2-edge data step-maps --dataset kitti_step --semantic semantic/train \\
+      --instances instances/train --output kitti-step/panoptic_maps/train
+
+Both folders hold <sequence>/<frame>.png. The class maps are 8-bit gray with train
+ids, the instance maps 16-bit gray with MOTS class * 1000 + id (1 car, 2 person).
 """
 
 _CHECK_EXAMPLES = """\
@@ -50,6 +69,7 @@ checked.
 
 _MAX_SIDE = 8193
 _SEEDS_PER_SPLIT = 1_000_000
+_DEFAULT_SHARDS = 10
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,6 +80,7 @@ def add_parser(subparsers: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_synth(actions)
     _add_build(actions)
+    _add_step_maps(actions)
     _add_check(actions)
 
 
@@ -83,7 +104,9 @@ def _parser(
     return parser
 
 
-def _add_output_options(parser: argparse.ArgumentParser) -> None:
+def _add_output_options(
+    parser: argparse.ArgumentParser, default_shards: str = "10"
+) -> None:
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder of results; made if new"
     )
@@ -91,7 +114,10 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--split", default="train", help="first part of the file names (train)"
     )
     parser.add_argument(
-        "--shards", type=int, default=10, metavar="K", help="record files (10)"
+        "--shards",
+        type=int,
+        metavar="K",
+        help=f"record files ({default_shards})",
     )
     parser.add_argument(
         "--workers",
@@ -148,20 +174,72 @@ def _add_build(actions: Any) -> None:
     parser = _parser(
         actions,
         "build",
-        "write record files from a folder of images and labels",
+        "write record files from a published data set or your own folder",
         _run_build,
         _BUILD_EXAMPLES,
     )
-    parser.add_argument(
-        "--input", required=True, metavar="FOLDER", help="images with labels"
+    places = parser.add_mutually_exclusive_group(required=True)
+    places.add_argument("--input", metavar="FOLDER", help="your images with labels")
+    places.add_argument(
+        "--root", metavar="DIR", help="the data set --dataset, as it was unpacked"
     )
     _add_dataset_option(parser)
+    parser.add_argument(
+        "--two-frames",
+        action="store_true",
+        help="STEP: with the frame before, as Motion-DeepLab needs it",
+    )
+    parser.add_argument(
+        "--keep-crowd",
+        action="store_true",
+        help="Cityscapes, COCO, ADE20K: crowds keep their class (they are ignored)",
+    )
+    parser.add_argument(
+        "--semantic-only",
+        action="store_true",
+        help="Cityscapes: classes without instances, of *_gtFine_labelTrainIds.png",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="fewer images than the published split has are fine",
+    )
     parser.add_argument(
         "--allow-unlabeled",
         action="store_true",
         help="write records of images without labels, for example to calibrate with",
     )
-    _add_output_options(parser)
+    _add_output_options(parser, "as published; 10 for your own")
+
+
+def _add_step_maps(actions: Any) -> None:
+    parser = _parser(
+        actions,
+        "step-maps",
+        "merge class and instance maps into the panoptic maps of STEP",
+        _run_step_maps,
+        _MAPS_EXAMPLES,
+    )
+    parser.add_argument(
+        "--dataset", required=True, choices=("kitti_step", "motchallenge_step")
+    )
+    parser.add_argument(
+        "--semantic", required=True, metavar="DIR", help="folder of class maps"
+    )
+    parser.add_argument(
+        "--instances", required=True, metavar="DIR", help="folder of MOTS instance maps"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder of results; made if new"
+    )
+    parser.add_argument(
+        "--kernel",
+        type=int,
+        default=15,
+        metavar="K",
+        help="pixels of the class that near an instance become void (15)",
+    )
+    _add_reporting_options(parser)
 
 
 def _add_check(actions: Any) -> None:
@@ -233,6 +311,14 @@ def _run_synth(args: argparse.Namespace) -> int:
 
 def _run_build(args: argparse.Namespace) -> int:
     _check_counts(args)
+    if args.root is not None:
+        return _run_build_published(args)
+    for option in ("two_frames", "keep_crowd", "semantic_only", "partial"):
+        if getattr(args, option):
+            word = option.replace("_", "-")
+            raise UsageError(
+                f"--{word} goes with --root, a data set laid out as published"
+            )
     from deeplab2_edge.datasets.folders import open_folder
     from deeplab2_edge.datasets.registry import get_dataset
 
@@ -248,6 +334,51 @@ def _run_build(args: argparse.Namespace) -> int:
 
     source = builders.FolderSource(folder)
     _print_report({"records": _build(source, args)}, args.json)
+    return 0
+
+
+def _run_build_published(args: argparse.Namespace) -> int:
+    if not args.dataset:
+        raise UsageError("--root needs --dataset, the name of what lies there")
+    from deeplab2_edge.train.data import builders
+
+    options = builders.LayoutOptions(
+        two_frames=args.two_frames,
+        keeps_crowd=args.keep_crowd,
+        semantic_only=args.semantic_only,
+        allows_unlabelled=args.allow_unlabeled,
+    )
+    opened = builders.open_split(
+        args.dataset,
+        Path(args.root),
+        args.split,
+        options,
+        num_shards=args.shards,
+        is_partial=args.partial,
+    )
+    for note in opened.notes:
+        print(f"note: {note}", file=sys.stderr)
+    report = _build(opened.source, args, opened.slices)
+    report["num_expected"] = opened.num_expected
+    _print_report({"records": report}, args.json)
+    return 0
+
+
+def _run_step_maps(args: argparse.Namespace) -> int:
+    from deeplab2_edge.datasets.step_maps import write_step_maps
+
+    count = write_step_maps(
+        args.semantic,
+        args.instances,
+        args.output,
+        dataset=args.dataset,
+        kernel_size=args.kernel,
+        quiet=args.quiet,
+    )
+    if args.json:
+        print(json.dumps({"num_maps": count, "output_dir": args.output}))
+    else:
+        print(f"{counted(count, 'panoptic map')}: {args.output}")
     return 0
 
 
@@ -275,13 +406,13 @@ def _holds_records(path: Path) -> bool:
 
 
 def _check_counts(args: argparse.Namespace) -> None:
-    if args.shards < 1 or args.workers < 1:
+    if (args.shards is not None and args.shards < 1) or args.workers < 1:
         raise UsageError(
             f"--shards {args.shards} --workers {args.workers}: must be 1 or more"
         )
 
 
-def _build(source: Any, args: argparse.Namespace) -> dict[str, Any]:
+def _build(source: Any, args: argparse.Namespace, slices: Any = None) -> dict[str, Any]:
     from dataclasses import asdict
 
     from deeplab2_edge.train.data.builders import build_records
@@ -290,7 +421,8 @@ def _build(source: Any, args: argparse.Namespace) -> dict[str, Any]:
         source,
         args.output,
         args.split,
-        num_shards=args.shards,
+        num_shards=args.shards or _DEFAULT_SHARDS,
+        slices=slices,
         workers=args.workers,
         overwrite=args.overwrite,
         quiet=args.quiet,
@@ -311,6 +443,9 @@ def _print_report(report: dict[str, Any], as_json: bool) -> None:
             f"{counted(records['num_shards'], 'shard')}{kept}, "
             f"{records['size_bytes'] / 1e6:.1f} MB, "
             f"{format_seconds(records['seconds'])}: {records['output_dir']}"
+        )
+        print(
+            f"sha256 {records['checksum'][:16]}, of each shard: {records['manifest']}"
         )
     if folder := report.get("folder"):
         images = counted(folder["num_images"], "image")

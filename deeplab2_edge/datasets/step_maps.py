@@ -6,13 +6,20 @@ the MOTS annotations. Both are merged into PNGs with R class, 256 G + B instance
 Source: Weber et al., STEP: Segmenting and Tracking Every Pixel, NeurIPS 2021.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.datasets.labels import LabelMaps, label_problems
+from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.files import ensure_output_dir
+from deeplab2_edge.images import list_images, read_label_png, write_png
+from deeplab2_edge.progress import progress
 
 KERNEL_SIZE = 15  # of the published maps: labels of instances end a little early
 _MOTS_DIVISOR = 1000
@@ -93,10 +100,80 @@ def merge_step_maps(
     return classes * np.int32(_MOTS_DIVISOR) + instances
 
 
+def write_step_maps(
+    semantic_dir: str | os.PathLike[str],
+    instance_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    dataset: str,
+    kernel_size: int = KERNEL_SIZE,
+    quiet: bool = False,
+) -> int:
+    """Merges two folders of `<sequence>/<frame>.png` into one of panoptic maps.
+
+    Maps that are there already are written again.
+
+    Args:
+        semantic_dir: 8-bit gray, train ids.
+        instance_dir: 16-bit gray, MOTS class * 1000 + id.
+        output_dir: For 8-bit RGB maps of the same names; made if missing.
+        dataset: As for `merge_step_maps`.
+        kernel_size: As for `merge_step_maps`.
+        quiet: Show no progress.
+
+    Returns:
+        The number of maps.
+
+    Raises:
+        UsageError: As `merge_step_maps`.
+        DataError: If a map is missing, damaged, of another mode or size, or holds
+            what the data set does not have; the file is named.
+        OutputError: If a map cannot be written.
+    """
+    semantic_dir, instance_dir = Path(semantic_dir), Path(instance_dir)
+    for folder in (semantic_dir, instance_dir):
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such folder; expected one of <sequence>/<frame>.png"
+            )
+    info = get_dataset(dataset)
+    output = ensure_output_dir(output_dir)
+    paths = list_images(semantic_dir)
+    for name, path in progress(
+        paths.items(), total=len(paths), label="merging", quiet=quiet
+    ):
+        instance_path = instance_dir / f"{name}.png"
+        semantic = _read_map(path, np.uint8, "8-bit gray with train ids")
+        instance = _read_map(
+            instance_path, np.uint16, "16-bit gray with MOTS class * 1000 + id"
+        )
+        try:
+            panoptic = merge_step_maps(
+                semantic, instance, dataset=dataset, kernel_size=kernel_size
+            )
+        except DataError as error:
+            raise DataError(f"{instance_path}: {error}") from None
+        maps = LabelMaps(*np.divmod(panoptic, _MOTS_DIVISOR))
+        if problems := label_problems(maps, info):
+            raise DataError(f"{path}: the merged map is wrong: {problems[0]}")
+        target = output / f"{name}.png"
+        ensure_output_dir(target.parent)
+        write_png(target, encode_step_map(panoptic))
+    return len(paths)
+
+
 def encode_step_map(panoptic: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Encodes class * 1000 + instance as `[H, W, 3]` RGB: class, id / 256, id % 256."""
     semantic, instance = np.divmod(panoptic, _MOTS_DIVISOR)
     return np.stack([semantic, instance // 256, instance % 256], -1).astype(np.uint8)
+
+
+def _read_map(path: Path, dtype: type[np.integer], mode: str) -> NDArray[np.integer]:
+    stored: NDArray[np.integer] = read_label_png(path)
+    if stored.ndim != 2 or stored.dtype != dtype:
+        shape = "x".join(map(str, stored.shape))
+        raise DataError(f"{path}: must be {mode}, found {shape} {stored.dtype}")
+    return stored
 
 
 def _replace(values: NDArray[np.int32], table: Mapping[int, int]) -> NDArray[np.int32]:

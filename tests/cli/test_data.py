@@ -13,6 +13,7 @@ import pytest
 from deeplab2_edge.cli import data
 from deeplab2_edge.errors import ConfigError, DataError, OutputError, UsageError
 from deeplab2_edge.images import write_jpeg, write_png
+from tests.train import layout_trees
 
 
 def run(*words: object) -> int:
@@ -101,6 +102,76 @@ def test_build_without_labels_writes_images_if_asked(
 
 
 @pytest.mark.tf
+def test_build_of_a_published_layout_reports_counts_and_checksums(
+    tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout_trees.cityscapes(tmp_path / "in", "val")
+    words = ["build", "--dataset", "cityscapes_panoptic", "--root", tmp_path / "in"]
+    words += ["--split", "val", "--output", tmp_path / "out", "--workers", 1, "--quiet"]
+    with pytest.raises(DataError, match="val gives 2 records, the published split 500"):
+        run(*words)
+    assert not (tmp_path / "out").exists()
+    assert run(*words, "--partial", "--json") == 0
+    output = capsys.readouterr()
+    assert output.err == "note: val gives 2 records, the published split 500\n"
+    report = json.loads(output.out)["records"]
+    assert (report["num_records"], report["num_expected"]) == (2, 500)
+    assert (report["num_shards"], report["num_kept"]) == (10, 0)
+    assert len(report["checksum"]) == 64
+    shards = json.loads(Path(report["manifest"]).read_text())["shards"]
+    assert len(shards) == 10
+    assert run(*words, "--partial") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("2 val records in 10 shards (10 kept), ")
+    assert f"sha256 {report['checksum'][:16]}" in out
+    assert run("check", tmp_path / "out", "--quiet") == 0
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--root", "x"), "--root needs --dataset"),
+        (("--root", "x", "--dataset", "camvid"), "no layout of its own"),
+        (
+            ("--root", "x", "--dataset", "kitti_step", "--split", "dev"),
+            "has train, val",
+        ),
+        (("--input", "x", "--two-frames"), "--two-frames goes with --root"),
+        (("--input", "x", "--keep-crowd"), "--keep-crowd goes with --root"),
+    ],
+)
+def test_build_refuses_what_makes_no_sense(
+    words: tuple[str, ...], message: str, tf: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run("build", *words, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_needs_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("--input", "a", "--root", "b")):
+        with pytest.raises(SystemExit):
+            run("build", *words, "--output", "x")
+        assert "--root" in capsys.readouterr().err
+
+
+def test_step_maps_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("s", np.uint8(13)), ("i", np.uint16(1000))):
+        (tmp_path / name / "0000").mkdir(parents=True)
+        write_png(tmp_path / name / "0000/000000.png", np.full((4, 6), value))
+    words = ["step-maps", "--dataset", "kitti_step", "--semantic", tmp_path / "s"]
+    words += ["--instances", tmp_path / "i", "--output", tmp_path / "out", "--quiet"]
+    assert run(*words) == 0
+    assert capsys.readouterr().out == f"1 panoptic map: {tmp_path / 'out'}\n"
+    assert run(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_maps"] == 1
+    assert (tmp_path / "out/0000/000000.png").is_file()
+
+
+@pytest.mark.tf
 def test_synth_writes_records_and_a_folder(
     tf: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +233,9 @@ def test_output_that_is_a_file_is_told(folder: Path, tf: Any, tmp_path: Path) ->
             "--output", tmp_path / "file", "--quiet")  # fmt: skip
 
 
-@pytest.mark.parametrize("action", [(), ("synth",), ("build",), ("check",)])
+@pytest.mark.parametrize(
+    "action", [(), ("synth",), ("build",), ("step-maps",), ("check",)]
+)
 def test_help_shows_examples(
     action: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,8 +5,6 @@ The committed cases are a part; `make test-functions REFERENCE=DIR` runs every c
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ import pytest
 from deeplab2_edge.datasets.step_maps import encode_step_map, merge_step_maps
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import decode_image, read_label_png
+from tests.functions import reference
+from tests.functions.reference import Case
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 records = pytest.importorskip("deeplab2_edge.records")
@@ -24,16 +24,11 @@ builders = pytest.importorskip("deeplab2_edge.train.data.builders")
 
 pytestmark = pytest.mark.tf
 
-_GOLDEN = Path(__file__).parents[1] / "golden"
-_DEFAULT_REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
-REFERENCE = Path(os.environ.get("DEEPLAB2_EDGE_REFERENCE", _DEFAULT_REFERENCE))
-COMMITTED = (_GOLDEN / "functions/tfrecord.npz", _GOLDEN / "records")
-STORED = (
-    REFERENCE / "functions/tfrecord.npz",
-    REFERENCE / "functions/tfrecord_data",
+# Record files of the committed cases and of the stored ones.
+RECORD_DIRS = (
+    reference.COMMITTED.parent / "records",
+    reference.REFERENCE / "tfrecord_data",
 )
-if REFERENCE != _DEFAULT_REFERENCE and not STORED[0].is_file():
-    raise FileNotFoundError(f"{STORED[0]} is missing")
 
 LABEL_KEYS = tuple(
     f"{frame}image/segmentation/class/encoded" for frame in ("", "prev_", "next_")
@@ -43,42 +38,20 @@ IMAGE_KEYS = tuple(f"{frame}image/encoded" for frame in ("", "prev_", "next_"))
 MAX_JPEG_DIFFERENCE = 3
 
 
-def cases(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    with np.load(path, allow_pickle=False) as stored:
-        return sorted({name.partition("/")[0] for name in stored.files})
+def write_sources(case: Case, root: Path) -> None:
+    for key, data in case.inputs.items():
+        path = root / key.removeprefix("file:")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
 
 
-class Case:
-    """Holds the arrays and settings of one case."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.name = name
-        with np.load(path, allow_pickle=False) as stored:
-            prefix = f"{name}/"
-            self.arrays = {
-                key.removeprefix(prefix): stored[key]
-                for key in stored.files
-                if key.startswith(prefix)
-            }
-        self.config: dict[str, Any] = json.loads(str(self.arrays.pop("config")))
-
-    def write_sources(self, root: Path) -> None:
-        for key, data in self.arrays.items():
-            if key.startswith("in/file:"):
-                path = root / key.removeprefix("in/file:")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data.tobytes())
-
-    def records(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Returns file -> record -> feature (or `decoded.<key>`) -> value."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for key, value in self.arrays.items():
-            if key.startswith("out/"):
-                file, record, name = key.removeprefix("out/").split(".", 2)
-                found.setdefault(file, {}).setdefault(record, {})[name] = value
-        return found
+def stored_records(case: Case) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns file -> record -> feature (or `decoded.<key>`) -> value."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, value in case.outputs.items():
+        file, record, name = key.split(".", 2)
+        found.setdefault(file, {}).setdefault(record, {})[name] = value
+    return found
 
 
 def features_of(record: bytes) -> dict[str, Any]:
@@ -93,31 +66,28 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def words_of(config: Mapping[str, Any]) -> list[str]:
-    return str(config["builder"]).split()
-
-
-def check(path: Path, record_dir: Path, name: str, tmp_path: Path) -> None:
-    case = Case(path, name)
+@pytest.mark.parametrize("case", reference.params("tfrecord"))
+def test_case(case: Case, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if "kernel_size" in case.config:
         check_step_map(case)
         return
-    case.write_sources(tmp_path)
+    write_sources(case, tmp_path)
     check_builder(case, tmp_path)
-    check_reader(case, record_dir)
+    is_stored = request.node.get_closest_marker("slow") is not None
+    check_reader(case, RECORD_DIRS[is_stored])
 
 
 def check_step_map(case: Case) -> None:
     panoptic = merge_step_maps(
-        case.arrays["in/semantic"],
-        case.arrays["in/instance"],
+        case.inputs["semantic"],
+        case.inputs["instance"],
         dataset=case.config["dataset_name"].replace("-", "_"),
         kernel_size=case.config["kernel_size"],
     )
     assert panoptic.dtype == np.int32
-    np.testing.assert_array_equal(panoptic, case.arrays["out/panoptic"])
+    np.testing.assert_array_equal(panoptic, case.outputs["panoptic"])
     encoded = encode_step_map(panoptic)
-    np.testing.assert_array_equal(encoded, case.arrays["out/encoded_rgb"])
+    np.testing.assert_array_equal(encoded, case.outputs["encoded_rgb"])
 
 
 def open_case(case: Case, root: Path) -> tuple[Any, Any]:
@@ -126,7 +96,7 @@ def open_case(case: Case, root: Path) -> tuple[Any, Any]:
     shards = config["original_shard_names"]
     split = config.get("split", shards[0].partition("-")[0])
     options = {"allows_unlabelled": True}
-    match words_of(config)[0]:
+    match str(config["builder"]).split()[0]:
         case "cityscapes" | "coco" | "ade20k" as kind:
             dataset = f"{kind}_panoptic"
             keeps_crowd = not config.get("treat_crowd_as_ignore", True)
@@ -162,7 +132,7 @@ def check_builder(case: Case, root: Path) -> None:
     )
     files = records.list_record_files(output, split)
     assert [path.name for path in files] == case.config["original_shard_names"]
-    expected = case.records()
+    expected = stored_records(case)
     assert summary.num_records == sum(map(len, expected.values()))
     for number, path in enumerate(files):
         found = list(records.read_records(path))
@@ -209,7 +179,7 @@ def check_semantic(
 
 
 def check_reader(case: Case, record_dir: Path) -> None:
-    expected = case.records()
+    expected = stored_records(case)
     for number, name in enumerate(case.config["tfrecord_files"]):
         stored = expected.get(str(number), {})
         count = 0
@@ -245,21 +215,7 @@ def check_decoded(
             assert "label" not in key or actual.dtype == np.int32
 
 
-@pytest.mark.parametrize("name", cases(COMMITTED[0]))
-def test_records_equal_the_committed_ones(name: str, tmp_path: Path) -> None:
-    check(*COMMITTED, name, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", cases(STORED[0]))
-def test_records_equal_the_reference(name: str, tmp_path: Path) -> None:
-    check(*STORED, name, tmp_path)
-
-
 def test_unknown_builders_fail(tmp_path: Path) -> None:
     config = {"builder": "new", "original_shard_names": ["train-00000-of-00001"]}
-    path = tmp_path / "a.npz"
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{"x/config": np.array(json.dumps(config))})
     with pytest.raises(AssertionError, match="x: unknown builder 'new'"):
-        check(path, tmp_path, "x", tmp_path)
+        open_case(Case("x", config, {}, {}), tmp_path)
