@@ -1,5 +1,8 @@
-"""Losses: pixel losses, their reduction, and the total of a model."""
+"""Losses: of pixels, of depth and of masks, and the total of a model."""
 
-from deeplab2_edge.train.losses.total import TOTAL_LOSS, PanopticLoss
+from deeplab2_edge.train.losses.total import TOTAL_LOSS, ModelLoss, build_loss
 
-__all__ = ["TOTAL_LOSS", "PanopticLoss"]
+# What the trainer of the semantic and panoptic models calls it.
+PanopticLoss = build_loss
+
+__all__ = ["TOTAL_LOSS", "ModelLoss", "PanopticLoss", "build_loss"]

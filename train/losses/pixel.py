@@ -5,6 +5,7 @@ the hardest pixels are chosen (see `reduction.mean_of_hardest`), so they also de
 which pixels are mined.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from deeplab2_edge.optional import require
@@ -41,9 +42,8 @@ def softmax_cross_entropy(
     Raises:
         ValueError: If the sizes do not fit each other.
     """
-    stride = _label_stride(target.shape, logits.shape)
-    target = target[:, ::stride, ::stride]
-    weight = weight[:, ::stride, ::stride]
+    size = logits.shape[1:3]
+    target, weight = stride_to(target, size), stride_to(weight, size)
     if target.shape.rank == 4:
         entropy = tf.nn.softmax_cross_entropy_with_logits(target, logits)
         return mean_of_hardest(entropy * weight, top_k_fraction)
@@ -84,16 +84,25 @@ def _mean_over_channels(values: Any) -> Any:
     return tf.reduce_mean(values, axis=-1) if values.shape.rank == 4 else values
 
 
-def _label_stride(target_shape: Any, logits_shape: Any) -> int:
-    height, width = target_shape[1:3]
-    head_height, head_width = logits_shape[1:3]
+def stride_to(labels: Any, size: Sequence[Any]) -> Any:
+    """Takes every n-th row and column of labels, corners on corners.
+
+    Args:
+        labels: `[B, H, W, ...]`.
+        size: `(h, w)`; `(H - 1) / (h - 1)` must be whole and equal on both axes.
+
+    Raises:
+        ValueError: If it is not, or a side is unknown.
+    """
+    height, width = labels.shape[1:3]
+    head_height, head_width = size
     if None in (height, width, head_height, head_width):
         raise ValueError(
-            f"labels are {target_shape} and logits {logits_shape}; the loss needs "
+            f"labels are {labels.shape} and logits {tuple(size)}; the loss needs "
             "their height and width to be known when the graph is built"
         )
     if (height, width) == (head_height, head_width):
-        return 1
+        return labels
     stride = (height - 1) // max(head_height - 1, 1)
     if stride < 1 or (height, width) != (
         (head_height - 1) * stride + 1,
@@ -104,4 +113,4 @@ def _label_stride(target_shape: Any, logits_shape: Any) -> int:
             f"{head_height}x{head_width}; each side must be stride * (side - 1) + 1, "
             "with one whole stride for both"
         )
-    return int(stride)
+    return labels[:, ::stride, ::stride]
