@@ -17,6 +17,7 @@ HEAVY = (
     "deeplab2_edge.decoders",
     "deeplab2_edge.layers",
     "deeplab2_edge.models",
+    "deeplab2_edge.postprocess",
     "deeplab2_edge.records",
 )
 # Room -> rooms it may import at the top of a file.
