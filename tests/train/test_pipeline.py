@@ -7,7 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from deeplab2_edge.config import AugmentationOptions, DatasetOptions
+from deeplab2_edge.config import (
+    AugmentationOptions,
+    DatasetOptions,
+    PanopticCopyPasteOptions,
+)
 from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import ConfigError, DataError
 
@@ -15,20 +19,27 @@ tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 records = pytest.importorskip("deeplab2_edge.records")
 pipeline = pytest.importorskip("deeplab2_edge.train.data.pipeline")
 
+from deeplab2_edge.train.data import readable_errors  # noqa: E402
+
 pytestmark = pytest.mark.tf
 
 INFO = get_dataset("camvid")
 NUM_RECORDS = 7
 
 
-def record(number: int, *, has_label: bool = True) -> bytes:
+def frame(number: int, *, has_label: bool = True) -> Any:
     """Makes a gray image whose brightness is its number, with one car."""
     image = np.full((20, 30, 3), number, np.uint8)
     panoptic = np.zeros((20, 30), np.int32)
     panoptic[5:10, 5:15] = 8 * INFO.label_divisor + 1
     encoded = cv2.imencode(".png", image)[1].tobytes()
-    frame = records.Frame(encoded, panoptic if has_label else None)
-    return bytes(records.encode_example(frame, filename=f"image{number}"))
+    return records.Frame(encoded, panoptic if has_label else None)
+
+
+def record(number: int, *, has_label: bool = True, **parts: Any) -> bytes:
+    image = frame(number, has_label=has_label)
+    name = f"image{number}"
+    return bytes(records.encode_example(image, filename=name, **parts))
 
 
 @pytest.fixture
@@ -169,3 +180,184 @@ def test_a_changed_byte_is_noticed(options: DatasetOptions, tmp_path: Path) -> N
 def test_an_unresolved_placeholder_is_named(options: DatasetOptions) -> None:
     with pytest.raises(ConfigError, match="TRAIN_SET"):
         batches(options.replace(file_pattern=("${TRAIN_SET}",)), 1)
+
+
+def write_video(folder: Path, options: DatasetOptions) -> DatasetOptions:
+    """Writes records with all that a frame of a video can have."""
+    parts = {"depth": np.full((20, 30), 512, np.int32), "sequence_id": "street"}
+    serialized = [
+        record(
+            number,
+            previous=frame(number - 1),
+            following=frame(number + 1),
+            frame_id=f"{number:06d}",
+            **parts,
+        )
+        for number in range(1, 4)
+    ]
+    path = folder / "video.tfrecord"
+    records.write_records(path, serialized)
+    return options.replace(file_pattern=(str(path),))
+
+
+PASTING = AugmentationOptions(
+    min_scale_factor=0.5,
+    max_scale_factor=2.0,
+    autoaugment_policy_name="simple_classification_policy",
+    panoptic_copy_paste=PanopticCopyPasteOptions(panoptic_copy_paste_scale=0.5),
+)
+FAMILIES = {
+    "max": {"thing_id_mask_annotations": True, "augmentations": PASTING},
+    "motion": {"use_two_frames": True},
+    "vip": {"use_next_frame": True},
+}
+SECOND_FRAME_SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "max": {
+        "image": (2, 17, 33, 3),
+        "thing_id_mask_gt": (2, 17, 33),
+        "thing_id_class_gt": (2, 128),
+    },
+    "motion": {
+        "image": (2, 17, 33, 7),
+        "frame_offset_gt": (2, 17, 33, 2),
+        "frame_regression_loss_weight": (2, 17, 33),
+    },
+    "vip": {
+        "image": (2, 17, 33, 6),
+        "next_image": (2, 17, 33, 3),
+        "next_instance_regression_gt": (2, 17, 33, 2),
+        "next_regression_loss_weight": (2, 17, 33),
+        "depth_gt": (2, 17, 33, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gets_its_samples_and_resumes(
+    family: str, options: DatasetOptions, tmp_path: Path
+) -> None:
+    options = write_video(tmp_path, options).replace(**FAMILIES[family])
+    settings = {"has_depth": family == "vip"}
+    dataset = pipeline.training_dataset(options, INFO, seed=3, **settings)
+    shapes = {key: tuple(spec.shape) for key, spec in dataset.element_spec.items()}
+    assert SECOND_FRAME_SHAPES[family].items() <= shapes.items()
+    whole = list(dataset.take(4).as_numpy_iterator())
+    resumed = batches(options, 2, start_step=2, **settings)
+    for expected, found in zip(whole[2:], resumed, strict=True):
+        for key in expected:
+            np.testing.assert_array_equal(expected[key], found[key])
+
+
+def test_the_seventh_channel_shows_the_previous_centers(
+    options: DatasetOptions, tmp_path: Path
+) -> None:
+    options = write_video(tmp_path, options).replace(use_two_frames=True)
+    (batch,) = batches(options, 1)
+    heatmap = batch["image"][..., 6]
+    assert heatmap.min() >= 0 and heatmap.max() == 1
+    current, previous = batch["image"][..., 0], batch["image"][..., 3]
+    is_image = current != 127.5
+    assert (current - previous)[is_image].tolist() == [1.0] * is_image.sum()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_evaluated_without_random_events(
+    family: str, options: DatasetOptions, tmp_path: Path
+) -> None:
+    options = write_video(tmp_path, options).replace(**FAMILIES[family])
+    settings = {"has_depth": family == "vip"}
+    first, again = (
+        list(pipeline.evaluation_dataset(options, INFO, **settings)) for _ in range(2)
+    )
+    assert len(first) == 3
+    for one, other in zip(first, again, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    sample = first[1]
+    assert sample["image"].shape[-1] == (3 if family == "max" else 6)
+    assert sample["sequence_id"].numpy().tolist() == [b"street"]
+    assert sample["frame_id"].numpy().tolist() == [b"000002"]
+    if family == "vip":
+        assert sample["next_panoptic_raw"].shape == (1, 20, 30)
+        assert (sample["depth_raw"].numpy() == 2.0).all()
+
+
+def test_copies_of_the_data_set_are_shuffled_differently() -> None:
+    first, second = (
+        [
+            int(number)
+            for _, number in pipeline.shuffled_order(9, seed=1, start=4, copy=copy)
+            .take(18)
+            .as_numpy_iterator()
+        ]
+        for copy in (0, 1)
+    )
+    assert first != second
+    assert sorted(second[5:14]) == list(range(9))
+
+
+def test_samples_may_overtake_each_other_on_request(options: DatasetOptions) -> None:
+    dataset = pipeline.training_dataset(options, INFO, seed=0, deterministic=False)
+    assert next(iter(dataset))["image"].shape == (2, 17, 33, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_depth", "message"),
+    [
+        ({"use_two_frames": True, "use_next_frame": True}, False, "are both set"),
+        (
+            {"use_two_frames": True, "augmentations": PASTING},
+            False,
+            "panoptic_copy_paste is set together with a second frame",
+        ),
+        (
+            {"use_next_frame": True, "thing_id_mask_annotations": True},
+            False,
+            "thing_id_mask_annotations is set together",
+        ),
+        ({"augmentations": PASTING}, True, "pasted segments have no depth"),
+        ({"min_resize_value": (17,)}, True, "depth cannot be resized to a range"),
+        ({"cameras_to_use": ("front",)}, False, "cameras_to_use is set"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(
+    options: DatasetOptions, changes: dict[str, Any], has_depth: bool, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        batches(options.replace(**changes), 1, has_depth=has_depth)
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_depth", "message"),
+    [
+        ({"use_two_frames": True}, False, "no previous frame, which use_two_frames"),
+        ({"use_next_frame": True}, False, "no next frame, which use_next_frame"),
+        ({}, True, "holds no depth, which the depth head asks for"),
+    ],
+)
+def test_parts_that_records_lack_are_named(
+    options: DatasetOptions, changes: dict[str, Any], has_depth: bool, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        batches(options.replace(**changes), 1, has_depth=has_depth)
+
+
+def test_too_many_things_are_told_in_a_sentence(
+    options: DatasetOptions, tmp_path: Path
+) -> None:
+    two_cars = frame(0).panoptic.copy()
+    two_cars[0] = 8 * INFO.label_divisor + 2
+    image = records.Frame(frame(0).image, two_cars)
+    path = tmp_path / "many.tfrecord"
+    records.write_records(path, [records.encode_example(image, filename="crossing")])
+    changes = {"thing_id_mask_annotations": True, "max_thing_id": 1}
+    options = options.replace(
+        file_pattern=(str(path),),
+        crop_size=(20, 30),
+        augmentations=AugmentationOptions(),
+        **changes,
+    )
+    message = "^the input pipeline stopped: crossing: holds 2 things, but max_thing_id"
+    with pytest.raises(DataError, match=message) as caught, readable_errors():
+        batches(options, 1)
+    assert "\n" not in str(caught.value)

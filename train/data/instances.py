@@ -117,10 +117,12 @@ def offsets_to(targets_yx: Any, has_target: Any, segments: Segments) -> Any:
     Returns:
         `[H, W, 2]` float32, whole pixels.
     """
-    to_target = tf.gather(targets_yx, segments.pixel_to_segment)
-    to_target -= pixels_yx(segments.shape)
-    is_given = tf.gather(has_target, segments.pixel_to_segment)[:, tf.newaxis]
-    offsets = tf.cast(tf.where(is_given, to_target, 0), tf.float32)
+    # Two values per pixel throughout: to broadcast a mask would take twice the time.
+    is_given = tf.repeat(tf.cast(has_target, tf.float32)[:, tf.newaxis], 2, axis=1)
+    to_target = tf.gather(
+        tf.cast(targets_yx, tf.float32), segments.pixel_to_segment
+    ) - tf.cast(pixels_yx(segments.shape), tf.float32)
+    offsets = to_target * tf.gather(is_given, segments.pixel_to_segment)
     return tf.reshape(offsets, tf.concat([segments.shape, [2]], 0))
 
 
@@ -139,13 +141,13 @@ def is_any_of(classes: Any, thing_ids: tuple[int, ...]) -> Any:
 def _mean_positions(pixel_to_segment: Any, area_px: Any, shape: Any) -> Any:
     """Gives the mean position of every segment: `[U, 2]` float32."""
     # In float64 the sums are exact for any image that fits into memory.
+    height, width = tf.unstack(shape)
+    y = tf.repeat(tf.range(tf.cast(height, tf.float64), dtype=tf.float64), width)
+    x = tf.tile(tf.range(tf.cast(width, tf.float64), dtype=tf.float64), [height])
+    num_segments = tf.size(area_px)
     sums = [
-        tf.math.bincount(
-            pixel_to_segment,
-            tf.cast(positions, tf.float64),
-            minlength=tf.size(area_px),
-        )
-        for positions in tf.unstack(pixels_yx(shape), axis=1)
+        tf.math.bincount(pixel_to_segment, positions, minlength=num_segments)
+        for positions in (y, x)
     ]
     mean = tf.stack(sums, axis=1) / tf.cast(area_px, tf.float64)[:, tf.newaxis]
     return tf.cast(mean, tf.float32)
