@@ -5,7 +5,11 @@ from pathlib import Path
 
 from deeplab2_edge.config import ExperimentOptions, require_resolved
 from deeplab2_edge.errors import ConfigError
-from deeplab2_edge.metrics import EvaluationReport, evaluate_predictions
+from deeplab2_edge.metrics import (
+    EvaluationReport,
+    OfficialWriter,
+    evaluate_predictions,
+)
 from deeplab2_edge.models.engine import dataset_of, load_engine
 from deeplab2_edge.runtime import PanopticSegmenter
 from deeplab2_edge.samples import SampleSet, open_samples
@@ -18,6 +22,7 @@ def evaluate_checkpoint(
     *,
     canvas: Sequence[int] | None = None,
     quiet: bool = False,
+    writer: OfficialWriter | None = None,
 ) -> EvaluationReport:
     """Measures a checkpoint on labeled images, at their original size.
 
@@ -27,11 +32,17 @@ def evaluate_checkpoint(
         data: Images with labels.
         canvas: See `models.engine.load_engine`.
         quiet: Report no progress.
+        writer: Gets every prediction.
     """
     _refuse_test_time_augmentation(config)
     segmenter = PanopticSegmenter(load_engine(config, checkpoint, canvas=canvas))
     return evaluate_predictions(
-        segmenter, data.samples, dataset_of(config), label=str(checkpoint), quiet=quiet
+        segmenter,
+        data.samples,
+        dataset_of(config),
+        label=str(checkpoint),
+        quiet=quiet,
+        writer=writer,
     )
 
 

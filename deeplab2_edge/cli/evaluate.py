@@ -1,22 +1,32 @@
-"""`deeplab2-edge evaluate`: PQ and mIoU of a checkpoint or a converted file."""
+"""`deeplab2-edge evaluate`: metrics of a model, or of a folder of predictions."""
 
 import argparse
+import contextlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command, check_size, parse_size
 
 if TYPE_CHECKING:
-    from deeplab2_edge.metrics import EvaluationReport
+    from deeplab2_edge.datasets.folders import SampleLike
+    from deeplab2_edge.metrics import EvaluationReport, OfficialWriter
+    from deeplab2_edge.metrics.evaluation import Prediction
 
 _EXAMPLES = """\
 examples:
   deeplab2-edge evaluate model.tflite --data street/val --dataset camvid
   deeplab2-edge evaluate runs/my_experiment --data 'records/val-*.tfrecord'
   deeplab2-edge evaluate demo --data synthetic --limit 50
+  deeplab2-edge evaluate --predictions out/ --ground-truth panoptic_maps/val \\
+      --dataset kitti_step --metrics pq,stq,vpq
+  deeplab2-edge evaluate --predictions out/ --dataset cityscapes_panoptic \\
+      --official submission/
 
-A converted file is measured without TensorFlow, unless the data are records.
+A converted file is measured without TensorFlow, unless the data are records. Folders
+of predictions hold a COCO panoptic JSON with its PNGs, results of `deeplab2-edge run`,
+or label PNGs (R the class, 256 * G + B the instance), those of videos one folder each.
 """
 
 
@@ -25,18 +35,19 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "evaluate",
-        help="PQ, mIoU of a checkpoint or a converted file",
-        description="Measures panoptic quality (PQ = SQ x RQ) and mean IoU, in percent,"
-        " at the original size of each image.",
+        help="metrics of a model, or of a folder of predictions",
+        description="Measures panoptic quality (PQ = SQ x RQ) and mean IoU of a model,"
+        " in percent, at the original size of each image. With --predictions and"
+        " --ground-truth: of maps that lie there, with all metrics.",
         examples=_EXAMPLES,
     )
     parser.add_argument(
         "model",
+        nargs="?",
         help="a .tflite file, a checkpoint (folder, prefix, .tar.gz), or `demo`",
     )
     parser.add_argument(
         "--data",
-        required=True,
         help="folder of images and labels, record files, or `synthetic`",
     )
     parser.add_argument(
@@ -53,6 +64,32 @@ def add_parser(subparsers: Any) -> None:
         metavar="HxW",
         help="canvas of a checkpoint; default: its evaluation crop",
     )
+    parser.add_argument(
+        "--predictions",
+        metavar="DIR",
+        help="instead of a model: folder of predicted panoptic maps, or a COCO JSON",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        metavar="DIR",
+        help="folder of true panoptic maps for --predictions, or a COCO JSON",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="LIST",
+        help="of predictions: some of pq, pq_official, miou, ap, stq, vpq, depth, "
+        "dvpq, dstq, separated by commas (pq,miou)",
+    )
+    parser.add_argument(
+        "--windows",
+        metavar="LIST",
+        help="numbers of frames for vpq and dvpq (1,2,3,4)",
+    )
+    parser.add_argument(
+        "--official",
+        metavar="DIR",
+        help="also write the predictions as the data set's benchmark wants them",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N images")
     parser.add_argument("--threads", type=int, metavar="N", help="of a converted file")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -62,36 +99,138 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    _check_arguments(args)
+    if args.predictions:
+        return _run_folders(args)
     from deeplab2_edge.datasets.registry import get_dataset
     from deeplab2_edge.metrics import format_report
-    from deeplab2_edge.samples import open_samples
 
     dataset = get_dataset(args.dataset) if args.dataset else None
-    if Path(args.model).suffix == ".tflite":
-        report = _evaluate_file(args, dataset)
-    else:
-        from deeplab2_edge.config import load_config
-        from deeplab2_edge.experiments import find_config
-        from deeplab2_edge.train.evaluation import evaluate_checkpoint
-
-        config = load_config(find_config(args.model, args.config))
-        if args.input_size:
-            stride = config.model_options.backbone.output_stride
-            check_size(args.input_size, stride, "--input-size")
-        canvas = args.input_size or config.eval_dataset_options.crop_size
-        data = open_samples(
-            args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)
-        )
-        report = evaluate_checkpoint(
-            config, args.model, data, canvas=canvas, quiet=args.quiet
-        )
+    evaluate = _evaluate_file if _is_file(args) else _evaluate_checkpoint
+    report = evaluate(args, dataset)
+    if report is None:
+        print(f"no labels, nothing to measure; predictions: {args.official}")
+        return 0
     print(
         json.dumps(report.to_json(), indent=1) if args.json else format_report(report)
     )
     return 0
 
 
-def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport":
+def _is_file(args: argparse.Namespace) -> bool:
+    return Path(args.model).suffix == ".tflite"
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    from deeplab2_edge.errors import UsageError
+
+    of_model = ("model", "data", "config", "input_size", "threads")
+    of_folders = ("predictions", "ground_truth", "metrics", "windows")
+    given = [name for name in (*of_model, *of_folders) if getattr(args, name)]
+    is_folder = bool(args.predictions)
+    wrong = [n for n in given if n in (of_model if is_folder else of_folders)]
+    if wrong and (is_folder or args.model):
+        name = wrong[0] if wrong[0] == "model" else _option(wrong[0])
+        mode = "--predictions" if is_folder else "a model"
+        raise UsageError(
+            f"{name} does not go with {mode}; evaluate a model (MODEL --data ...) or "
+            "a folder (--predictions ... --ground-truth ...)"
+        )
+    needed: tuple[str, ...] = ("model", "data")
+    if is_folder:
+        needed = () if args.official else ("ground_truth",)
+    for name in needed:
+        if not getattr(args, name):
+            raise UsageError(
+                f"{'MODEL' if name == 'model' else _option(name)} is missing; evaluate "
+                "a model (MODEL --data ...) or a folder (--predictions ... "
+                "--ground-truth ...)"
+            )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _run_folders(args: argparse.Namespace) -> int:
+    from deeplab2_edge.datasets.registry import get_dataset
+    from deeplab2_edge.errors import UsageError
+    from deeplab2_edge.metrics import (
+        convert_folder,
+        evaluate_folders,
+    )
+    from deeplab2_edge.metrics.video_panoptic_quality import VPQ_WINDOWS
+
+    dataset = get_dataset(args.dataset) if args.dataset else None
+    if args.official and dataset is None:
+        raise UsageError("--official needs --dataset, whose benchmark it is for")
+    windows: tuple[int, ...] = VPQ_WINDOWS
+    if args.windows:
+        if not all(part.isdecimal() for part in args.windows.split(",")):
+            raise UsageError(
+                f"--windows is {args.windows!r}; expected numbers of frames separated "
+                "by commas, for example 1,5,10,20"
+            )
+        windows = tuple(map(int, args.windows.split(",")))
+    with _writer(args, dataset) as writer:
+        if not args.ground_truth:
+            assert writer is not None
+            count = convert_folder(args.predictions, writer, quiet=args.quiet)
+            document = {"num_images": count, "official": str(writer.directory)}
+            print(json.dumps(document, indent=1) if args.json else _written(writer))
+            return 0
+        report = evaluate_folders(
+            args.predictions,
+            args.ground_truth,
+            dataset,
+            metrics=(args.metrics or "pq,miou").split(","),
+            windows=windows,
+            limit=args.limit,
+            writer=writer,
+            quiet=args.quiet,
+        )
+    print(json.dumps(report.to_json(), indent=1) if args.json else report.format())
+    return 0
+
+
+def _written(writer: "OfficialWriter") -> str:
+    return f"predictions in the format {writer.format}: {writer.directory}"
+
+
+@contextlib.contextmanager
+def _writer(args: argparse.Namespace, info: Any) -> "Iterator[OfficialWriter | None]":
+    from deeplab2_edge.metrics import OfficialWriter
+
+    if not args.official:
+        yield None
+        return
+    with OfficialWriter(args.official, info) as writer:
+        yield writer
+
+
+def _evaluate_checkpoint(
+    args: argparse.Namespace, dataset: Any
+) -> "EvaluationReport | None":
+    from deeplab2_edge.config import load_config
+    from deeplab2_edge.experiments import find_config
+    from deeplab2_edge.samples import open_samples
+    from deeplab2_edge.train.evaluation import evaluate_checkpoint
+
+    config = load_config(find_config(args.model, args.config))
+    if args.input_size:
+        stride = config.model_options.backbone.output_stride
+        check_size(args.input_size, stride, "--input-size")
+    canvas = args.input_size or config.eval_dataset_options.crop_size
+    data = open_samples(
+        args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)
+    )
+    with _writer(args, data.info) as writer:
+        return evaluate_checkpoint(
+            config, args.model, data, canvas=canvas, quiet=args.quiet, writer=writer
+        )
+
+
+def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport | None":
     from deeplab2_edge.errors import DataError, UsageError
     from deeplab2_edge.metrics import evaluate_predictions
     from deeplab2_edge.runtime import PanopticSegmenter
@@ -109,7 +248,8 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport"
         limit=args.limit,
         synthetic_size=segmenter.metadata.canvas,
     )
-    if data.samples[0].load_panoptic() is None:
+    has_labels = data.samples[0].load_panoptic() is not None
+    if not has_labels and not args.official:
         raise DataError(
             f"{args.data}: {data.samples[0].name} has no label; evaluation compares "
             "with labels (see `deeplab2-edge data check`)"
@@ -120,6 +260,29 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport"
             f"{args.model} knows the classes {', '.join(names[:4])}, ... and the data "
             f"{', '.join(found[:4])}, ...; name the right data set with --dataset"
         )
-    return evaluate_predictions(
-        segmenter, data.samples, data.info, label=str(args.model), quiet=args.quiet
-    )
+    with _writer(args, data.info) as writer:
+        if not has_labels:
+            _only_write(segmenter, data.samples, writer, args.quiet)
+            return None
+        return evaluate_predictions(
+            segmenter,
+            data.samples,
+            data.info,
+            label=str(args.model),
+            quiet=args.quiet,
+            writer=writer,
+        )
+
+
+def _only_write(
+    predict: "Callable[[Any], Prediction]",
+    samples: "Sequence[SampleLike]",
+    writer: "OfficialWriter | None",
+    quiet: bool,
+) -> None:
+    """Writes predictions of images without labels, for example of a test set."""
+    from deeplab2_edge.progress import progress
+
+    assert writer is not None
+    for sample in progress(samples, total=len(samples), label="writing", quiet=quiet):
+        writer.add(sample.name, predict(sample.load_image()).panoptic)
