@@ -28,7 +28,7 @@ class LossScale(tf.Module):  # type: ignore[misc]
 
     def is_smallest(self) -> bool:
         """Tells whether the factor can sink no further."""
-        return float(self.scale) <= _SMALLEST_SCALE
+        return float(self.scale.numpy()) <= _SMALLEST_SCALE
 
     def apply(self, loss: Any) -> Any:
         """Multiplies a loss."""

@@ -245,7 +245,7 @@ class _Run:
         return Path(folder)
 
     def train(self, *, quiet: bool) -> TrainingSummary:
-        first = int(self.global_step)
+        first = int(self.global_step.numpy())
         last = self.options.solver_options.training_number_of_steps
         if self.run_options.stop_after is not None:
             last = min(last, self.run_options.stop_after)
