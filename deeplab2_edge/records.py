@@ -10,6 +10,7 @@ Record files are read with care: `read_records` verifies checksums and sizes, an
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ MAX_RECORD_BYTES = 1024 * 1024 * 1024
 _CHANNELS = 3
 _FRAME_HEADER = struct.Struct("<QI")  # length, masked CRC of the length
 _FRAME_FOOTER_BYTES = 4  # masked CRC of the content
+_SHARD_NAME = re.compile(r"(?P<split>.+)-\d{5}-of-(?P<count>\d{5})\.tfrecord")
 
 _STRINGS = (KEY_FILENAME, KEY_FORMAT)
 _SIZES = (KEY_HEIGHT, KEY_WIDTH, KEY_CHANNELS)
@@ -418,6 +420,8 @@ def check_records(
 ) -> CheckReport:
     """Checks record files: checksums, sizes, images, classes and instance ids.
 
+    A folder must hold all files of each split that their names count.
+
     Args:
         root: A folder of shards, or one record file.
         dataset: The classes; if None, `dataset.json` beside the records.
@@ -442,6 +446,9 @@ def check_records(
         for path in counts
         for index, record in _readable_records(path, report)
     )
+    if Path(root).is_dir():
+        for message in missing_shards(files):
+            report.add_problem(root, message)
     total = sum(counts.values())
     for path, index, record in progress(
         everything, total=total, label="checking", quiet=quiet
@@ -483,6 +490,29 @@ def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> int
         except tf.errors.OpError as error:
             raise OSError(None, error.message) from error
     return count
+
+
+def missing_shards(files: Iterable[Path]) -> list[str]:
+    """Says which splits lack record files, as after a build that was interrupted.
+
+    Args:
+        files: Record files; only names `<split>-<index>-of-<count>.tfrecord` tell
+            how many there should be.
+
+    Returns:
+        One sentence per split, empty if all files are there.
+    """
+    splits: dict[tuple[Path, str, int], int] = {}
+    for path in files:
+        if match := _SHARD_NAME.fullmatch(path.name):
+            split = (path.parent, match["split"], int(match["count"]))
+            splits[split] = splits.get(split, 0) + 1
+    return [
+        f"{folder}: {found} of the {count} record files of {split!r} are there; build "
+        "the others with the same command again, or copy them"
+        for (folder, split, count), found in splits.items()
+        if found < count
+    ]
 
 
 def list_record_files(root: str | os.PathLike[str], split: str = "*") -> list[Path]:

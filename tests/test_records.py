@@ -233,6 +233,17 @@ def test_check_counts_records_and_tells_their_problems(tmp_path: Path) -> None:
         records.check_records(tmp_path, quiet=True)
 
 
+def test_check_tells_that_files_of_a_split_are_missing(tmp_path: Path) -> None:
+    record = records.encode_example(frame(), filename="a")
+    for name in ("train-00001-of-00003", "val-00000-of-00001", "other"):
+        records.write_records(tmp_path / f"{name}.tfrecord", [record])
+    report = records.check_records(tmp_path, INFO, quiet=True)
+    (problem,) = report.problems
+    assert problem.message.startswith("1 of the 3 record files of 'train' are there")
+    one = tmp_path / "train-00001-of-00003.tfrecord"
+    assert records.check_records(one, INFO, quiet=True).is_clean
+
+
 def test_check_goes_on_after_a_damaged_file(tmp_path: Path) -> None:
     record = records.encode_example(frame(), filename="a")
     for index in range(2):

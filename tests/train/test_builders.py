@@ -40,6 +40,7 @@ class CountingSource:
     look: str = ""
     fails_at: int = -1
     encoded: list[int] = field(default_factory=list)
+    states: dict[int, str] = field(default_factory=dict)
 
     @property
     def info(self) -> DatasetInfo:
@@ -56,6 +57,9 @@ class CountingSource:
 
     def fingerprint(self) -> str:
         return self.look
+
+    def state(self, index: int) -> Sequence[object]:
+        return [self.states.get(index)]
 
 
 def build(source: Any, output: Path, **options: Any) -> Any:
@@ -191,12 +195,28 @@ def test_labels_of_other_size_or_missing_are_named(tmp_path: Path) -> None:
         source.encode(1)
 
 
-def test_a_changed_input_is_another_job(tmp_path: Path) -> None:
+def test_only_the_shards_of_changed_files_are_written_again(tmp_path: Path) -> None:
+    build(CountingSource(6), tmp_path)
+    source = CountingSource(6, states={3: "mended"})
+    summary = build(source, tmp_path)
+    assert source.encoded == [2, 3]
+    assert (summary.num_kept, summary.num_records) == (2, 6)
+
+
+def test_a_folder_tells_which_files_changed(tmp_path: Path) -> None:
     write_plain(tmp_path)
-    before = builders.FolderSource(open_folder(tmp_path, INFO)).fingerprint()
-    assert builders.FolderSource(open_folder(tmp_path, INFO)).fingerprint() == before
+
+    def look() -> tuple[str, list[object], list[object]]:
+        source = builders.FolderSource(open_folder(tmp_path, INFO))
+        return source.fingerprint(), source.state(0), source.state(1)
+
+    before = look()
+    assert look() == before
     write_png(tmp_path / "labels/a.png", np.zeros((9, 12), np.uint8))
-    assert builders.FolderSource(open_folder(tmp_path, INFO)).fingerprint() != before
+    after = look()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    write_plain(tmp_path, ["c"])
+    assert look()[0] != before[0]
 
 
 def test_images_without_labels_give_records_without_labels(tmp_path: Path) -> None:

@@ -478,6 +478,25 @@ def test_settings_are_part_of_the_job(tmp_path: Path) -> None:
     assert one != two
 
 
+def test_a_build_goes_on_when_a_damaged_file_is_mended(tmp_path: Path) -> None:
+    trees.dvps(tmp_path)
+    good = (tmp_path / DEPTH).read_bytes()
+    (tmp_path / DEPTH).write_bytes(good[:-5])
+
+    def build() -> Any:
+        opened = open_tree("cityscapes_dvps", tmp_path, num_shards=6)
+        return builders.build_records(
+            opened.source, tmp_path / "out", "train", num_shards=6, quiet=True
+        )
+
+    with pytest.raises(DataError, match=DEPTH):
+        build()
+    (tmp_path / DEPTH).write_bytes(good)
+    assert build().num_kept == 4
+    (tmp_path / LABEL.replace("1_gtF", "2_gtF")).touch()  # of the next frame
+    assert build().num_kept == 5
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
 def test_a_full_disk_leaves_whole_shards_only_and_can_be_continued(
     tmp_path: Path,

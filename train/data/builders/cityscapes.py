@@ -72,4 +72,5 @@ def _open_semantic(image_dir: Path, label_dir: Path, info: DatasetInfo) -> Folde
         )
         label = PngLabel(path, info, modes=("gray",))
         samples.append(Sample(image.name, image.image_path, label))
-    return FolderSource(FolderDataset(info, tuple(samples), image_dir, label_dir))
+    folder = FolderDataset(info, tuple(samples), image_dir, label_dir)
+    return FolderSource(folder, ("semantic only",))

@@ -25,8 +25,10 @@ from deeplab2_edge.images import list_images, read_header, read_label_png
 from deeplab2_edge.records import encode_example
 from deeplab2_edge.train.data.builders.frames import (
     check_size,
-    fingerprint_files,
+    file_state,
+    fingerprint_names,
     load_frame,
+    sample_state,
 )
 from deeplab2_edge.train.data.builders.options import (
     LayoutOptions,
@@ -101,8 +103,17 @@ class DvpsSource:
         ]
 
     def fingerprint(self) -> str:
-        """Changes with classes and the files' names, sizes and times."""
-        return fingerprint_files(self.info, ("dvps", *self.depths), self.samples)
+        """Changes with the classes and the names of the frames."""
+        return fingerprint_names(self.info, ("dvps",), self.samples)
+
+    def state(self, index: int) -> list[object]:
+        """Changes with the files of the frame and the next one."""
+        next_index, depth = self.following[index], self.depths[index]
+        if next_index is None:
+            return []
+        state = sample_state(self.samples[index])
+        state += sample_state(self.samples[next_index])
+        return state + (file_state(depth) if depth is not None else [])
 
 
 def open_dvps(

@@ -9,7 +9,11 @@ from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import list_images
 from deeplab2_edge.records import encode_example
-from deeplab2_edge.train.data.builders.frames import fingerprint_files, load_frame
+from deeplab2_edge.train.data.builders.frames import (
+    fingerprint_names,
+    load_frame,
+    sample_state,
+)
 from deeplab2_edge.wording import counted
 
 
@@ -19,9 +23,14 @@ class FolderSource:
 
     RGB PNG and JPEG files are stored byte for byte. Grey, palette, CMYK, 16-bit or
     turned images are decoded and encoded again in their format, WebP and BMP as PNG.
+
+    Attributes:
+        dataset: The images and labels.
+        settings: How labels are read; records of other settings are another job.
     """
 
     dataset: FolderDataset
+    settings: tuple[str, ...] = ()
 
     @property
     def info(self) -> DatasetInfo:
@@ -43,8 +52,13 @@ class FolderSource:
         return [encode_example(frame, filename=sample.name)]
 
     def fingerprint(self) -> str:
-        """Changes with the files' names, sizes and times, the classes and segments."""
-        return fingerprint_files(self.info, (), self.dataset.samples)
+        """Changes with the classes, the settings and the names of the images."""
+        words = ("folder", *self.settings)
+        return fingerprint_names(self.info, words, self.dataset.samples)
+
+    def state(self, index: int) -> list[object]:
+        """Changes with image and label file, and with the segments."""
+        return sample_state(self.dataset.samples[index])
 
 
 def open_annotated(
@@ -84,7 +98,9 @@ def open_annotated(
                 f"{sample.label.path}: the label of {sample.image_path.name} is "
                 f"missing; {annotation.name} lists it"
             )
-    return FolderSource(FolderDataset(info, samples, image_dir, coco.label_dir))
+    settings = () if crowd_is_ignored else ("keeps crowd",)
+    folder = FolderDataset(info, samples, image_dir, coco.label_dir)
+    return FolderSource(folder, settings)
 
 
 def open_images(

@@ -53,31 +53,29 @@ def check_size(
         )
 
 
-def fingerprint_files(
+def fingerprint_names(
     info: DatasetInfo, words: Iterable[object], samples: Iterable[Sample]
 ) -> str:
-    """Changes with classes, settings, and the files' names, sizes and times.
+    """Changes with the classes, the settings and the names of the samples."""
+    digest = hashlib.sha256(repr((info, *words)).encode())
+    for sample in samples:
+        digest.update(repr(sample.name).encode())
+    return digest.hexdigest()
 
-    Args:
-        info: The data set.
-        words: Settings that change the records; paths among them are looked at too.
-        samples: Images, labels and the segments of the annotation file.
+
+def sample_state(sample: Sample) -> list[object]:
+    """Changes with the files' paths, sizes and times, and with the segments.
 
     Raises:
         DataError: If a file is missing.
     """
-    digest = hashlib.sha256(repr(info).encode())
-    for word in words:
-        digest.update(repr(_facts(word) if isinstance(word, Path) else word).encode())
-    for sample in samples:
-        facts: list[object] = [sample.name, sample.label, *_facts(sample.image_path)]
-        facts += _facts(sample.label.path) if sample.label else []
-        facts.append(getattr(sample.label, "segments", ()))
-        digest.update(repr(facts).encode())
-    return digest.hexdigest()
+    state: list[object] = [sample.label, *file_state(sample.image_path)]
+    state += file_state(sample.label.path) if sample.label else []
+    return [*state, getattr(sample.label, "segments", ())]
 
 
-def _facts(path: Path) -> list[object]:
+def file_state(path: Path) -> list[object]:
+    """Changes with the path, size and time of a file; errors as `sample_state`."""
     try:
         stat = path.stat()
     except OSError as error:

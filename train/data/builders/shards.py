@@ -2,7 +2,8 @@
 
 A job writes `<split>-%05d-of-%05d.tfrecord`, each shard a contiguous slice of the
 sorted items, and `<split>-manifest.json` with the count and SHA-256 of each finished
-shard. A job that was interrupted keeps the shards its manifest vouches for.
+shard. A job that was interrupted keeps the shards its manifest vouches for, unless
+files of their items have changed since.
 """
 
 import hashlib
@@ -43,7 +44,10 @@ class RecordSource(Protocol):
         """Returns the serialized records of one item."""
 
     def fingerprint(self) -> str:
-        """Changes when any record would."""
+        """Changes with the settings and the list of items: it names the job."""
+
+    def state(self, index: int) -> Sequence[object]:
+        """Changes with the files of one item; only its shard is then written again."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class BuildSummary:
 class _Shard:
     path: Path
     items: range
+    inputs: str  # changes with the files of the items
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class _Written:
     records: int
     sha256: str
     size_bytes: int
+    inputs: str
 
 
 def build_records(
@@ -142,7 +148,7 @@ def build_records(
     output = ensure_output_dir(output_dir)
     _write_description(source.info, output / DESCRIPTION_NAME)
     _remove_unfinished(output, split)
-    shards = _plan(output, split, slices)
+    shards = _plan(source, output, split, slices)
     job = _job_fingerprint(source, split, slices)
     manifest = output / f"{split}-manifest.json"
     done = _find_done(manifest, job, shards, split, overwrite)
@@ -182,11 +188,24 @@ def even_slices(num_items: int, num_shards: int) -> list[range]:
     ]
 
 
-def _plan(output: Path, split: str, slices: Sequence[range]) -> list[_Shard]:
+def _plan(
+    source: RecordSource, output: Path, split: str, slices: Sequence[range]
+) -> list[_Shard]:
     return [
-        _Shard(output / f"{split}-{index:05d}-of-{len(slices):05d}.tfrecord", items)
+        _Shard(
+            output / f"{split}-{index:05d}-of-{len(slices):05d}.tfrecord",
+            items,
+            _inputs(source, items),
+        )
         for index, items in enumerate(slices)
     ]
+
+
+def _inputs(source: RecordSource, items: range) -> str:
+    digest = hashlib.sha256()
+    for index in items:
+        digest.update(repr(source.state(index)).encode())
+    return digest.hexdigest()
 
 
 def _checksum(done: dict[str, _Written]) -> str:
@@ -229,7 +248,7 @@ def _find_done(
         return {
             shard.path.name: written
             for shard in shards
-            if (written := _verify(shard.path, recorded.get(shard.path.name)))
+            if (written := _verify(shard, recorded.get(shard.path.name)))
         }
     strangers = sorted(manifest.parent.glob(f"{split}-*-of-*.tfrecord"))
     if strangers and not overwrite:
@@ -277,11 +296,13 @@ def _write_manifest(
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _verify(path: Path, recorded: object) -> _Written | None:
+def _verify(shard: _Shard, recorded: object) -> _Written | None:
     try:
         written = _Written(**recorded) if isinstance(recorded, dict) else None
-        if written and path.stat().st_size == written.size_bytes:
-            return written if _sha256(path) == written.sha256 else None
+        if written is None or written.inputs != shard.inputs:
+            return None
+        if shard.path.stat().st_size == written.size_bytes:
+            return written if _sha256(shard.path) == written.sha256 else None
     except (OSError, TypeError):
         pass  # cannot be vouched for: it is written again
     return None
@@ -303,7 +324,12 @@ class _ShardWriter:
 
     def __call__(self, shard: _Shard, count: Callable[[], None]) -> _Written:
         num_records = write_records(shard.path, self._records(shard, count))
-        return _Written(num_records, _sha256(shard.path), shard.path.stat().st_size)
+        return _Written(
+            records=num_records,
+            sha256=_sha256(shard.path),
+            size_bytes=shard.path.stat().st_size,
+            inputs=shard.inputs,
+        )
 
     def _records(self, shard: _Shard, count: Callable[[], None]) -> Iterator[bytes]:
         for index in shard.items:

@@ -16,7 +16,11 @@ from deeplab2_edge.datasets.labels import PngLabel
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import list_images
 from deeplab2_edge.records import encode_example
-from deeplab2_edge.train.data.builders.frames import fingerprint_files, load_frame
+from deeplab2_edge.train.data.builders.frames import (
+    fingerprint_names,
+    load_frame,
+    sample_state,
+)
 from deeplab2_edge.train.data.builders.options import (
     LayoutOptions,
     require_dir,
@@ -97,8 +101,15 @@ class StepSource:
         return [range(a, b) for a, b in zip(starts, ends, strict=True)]
 
     def fingerprint(self) -> str:
-        """Changes with classes, neighbors and the files' names, sizes and times."""
-        return fingerprint_files(self.info, ("step", self.previous), self.samples)
+        """Changes with the classes and the names of the frames and their neighbors."""
+        return fingerprint_names(self.info, ("step", self.previous), self.samples)
+
+    def state(self, index: int) -> list[object]:
+        """Changes with image and label file of the frame and the one before."""
+        state = sample_state(self.samples[index])
+        if self.previous is not None:
+            state += sample_state(self.samples[self.previous[index]])
+        return state
 
 
 def open_step(
