@@ -10,21 +10,38 @@ from deeplab2_edge.postprocess.grouping import group_pixels, nearest_center
 from deeplab2_edge.postprocess.heads import merge_heads, resize_offsets
 from deeplab2_edge.postprocess.mask_decoding import decode_masks
 from deeplab2_edge.postprocess.merging import merge_semantic_and_instance
+from deeplab2_edge.postprocess.motion import (
+    MotionState,
+    initial_motion_state,
+    render_centers,
+    track_instances,
+)
 from deeplab2_edge.postprocess.resize import (
     map_rows,
     resize_bilinear,
     upsample_argmax,
 )
+from deeplab2_edge.postprocess.segments import Slots, find_instances, relabel
+from deeplab2_edge.postprocess.stitching import merge_two_frames, stitch
 
 __all__ = [
+    "MotionState",
+    "Slots",
     "decode_masks",
     "find_centers",
+    "find_instances",
     "group_pixels",
+    "initial_motion_state",
     "map_rows",
     "merge_heads",
     "merge_semantic_and_instance",
+    "merge_two_frames",
     "nearest_center",
+    "relabel",
+    "render_centers",
     "resize_bilinear",
     "resize_offsets",
+    "stitch",
+    "track_instances",
     "upsample_argmax",
 ]
