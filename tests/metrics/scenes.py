@@ -28,7 +28,11 @@ def random_scene(
 
 
 def disturbed(
-    rng: np.random.Generator, scene: NDArray[np.int64], *, divisor: int = 1000
+    rng: np.random.Generator,
+    scene: NDArray[np.int64],
+    *,
+    wrong_class: int = 2,
+    divisor: int = 1000,
 ) -> NDArray[np.int64]:
     """Moves a scene a little, loses a segment and mistakes another."""
     moved = np.roll(scene, tuple(rng.integers(-3, 4, 2)), axis=(0, 1))
@@ -36,5 +40,5 @@ def disturbed(
     if labels.size > 2:
         lost, wrong = rng.choice(labels, 2, replace=False)
         moved[moved == lost] = 0
-        moved[moved == wrong] = 2 * divisor + 77
+        moved[moved == wrong] = wrong_class * divisor + 77
     return moved
