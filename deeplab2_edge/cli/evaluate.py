@@ -138,7 +138,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
     needed: tuple[str, ...] = ("model", "data")
     if is_folder:
-        needed = () if args.official else ("ground_truth",)
+        is_only_written = args.official and not args.metrics
+        needed = () if is_only_written else ("ground_truth",)
     for name in needed:
         if not getattr(args, name):
             raise UsageError(

@@ -86,6 +86,94 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert message in captured.err and captured.err.count("\n") == 1
 
 
+@pytest.fixture
+def maps(tmp_path: Path) -> list[str]:
+    """Makes a video of two frames, predicted but for one pixel; returns arguments."""
+    label = np.zeros((8, 10, 3), np.uint8)
+    label[:4] = 13, 0, 1  # a car
+    for name in ("000000", "000001"):
+        for folder in ("true", "found"):
+            path = tmp_path / folder / "0002" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            label[0, 0] = (13, 0, 1) if folder == "true" else (0, 0, 0)
+            write_png(path, label)
+    folders = ["--predictions", str(tmp_path / "found")]
+    folders += ["--ground-truth", str(tmp_path / "true")]
+    return ["evaluate", *folders, "--dataset", "kitti_step", "--quiet"]
+
+
+def test_folders_of_maps_are_compared(
+    maps: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--metrics", "pq,stq,vpq", "--windows", "1,2"]
+    assert main([*maps, *options]) == 0
+    text = capsys.readouterr().out
+    assert "PQ 97.53" in text and "AQ 97.50" in text and "window 2" in text
+    assert main([*maps, *options, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["dataset"] == "kitti_step" and report["num_images"] == 2
+    assert report["video_panoptic_quality"]["per_window"].keys() == {"1", "2"}
+    assert report["tracking_quality"]["per_sequence"]["0002"]["aq"] == pytest.approx(
+        0.975
+    )
+
+
+def test_official_files_are_written(
+    maps: list[str], street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = street / "official"
+    assert main([*maps, "--official", str(output)]) == 0
+    assert (output / "0002" / "000001.png").is_file()
+    alone = [word for word in maps if word != "--ground-truth" and "true" not in word]
+    again = street / "again"
+    assert main([*alone, "--official", str(again), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index("{") :])["num_images"] == 2
+    assert (again / "0002" / "000001.png").is_file()
+    model = ["evaluate", str(MODEL), "--data", str(street), "--quiet"]
+    assert main([*model, "--official", str(street / "own")]) == 0
+    assert (street / "own" / "panoptic_predictions" / "a.png").is_file()
+
+
+def test_images_without_labels_are_predicted_for_a_benchmark(
+    tmp_path: Path, street: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (street / "labels" / "a.png").unlink()
+    (street / "labels" / "b.png").unlink()
+    (street / "labels").rmdir()
+    arguments = ["evaluate", str(MODEL), "--data", str(street), "--quiet"]
+    assert main([*arguments, "--official", str(tmp_path / "out")]) == 0
+    assert "no labels, nothing to measure" in capsys.readouterr().out
+    assert (tmp_path / "out" / "panoptic_predictions.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "MODEL is missing"),
+        (["m.tflite"], "--data is missing"),
+        (["m.tflite", "--data", "x", "--metrics", "ap"], "--metrics does not go with"),
+        (["--predictions", "x"], "--ground-truth is missing"),
+        (["--predictions", "x", "--data", "y"], "--data does not go with --pred"),
+        (["--predictions", "x", "--official", "y"], "--official needs --dataset"),
+        (
+            ["--predictions", "x", "--ground-truth", "y", "--windows", "two"],
+            "--windows is 'two'",
+        ),
+        (
+            ["--predictions", "x", "--ground-truth", "nowhere", "--dataset", "camvid"],
+            "nowhere: expected a folder of panoptic maps, found nothing",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1
+
+
 def test_images_without_labels_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
