@@ -120,11 +120,16 @@ def _open_synthetic(text: str, count: int, size: tuple[int, int]) -> SampleSet:
 def _record_files(location: str) -> list[Path]:
     path = Path(location)
     if path.is_dir():
-        # An unfinished file of other tools begins with a dot.
-        return [p for p in sorted(path.glob("*.tfrecord")) if p.name[0] != "."]
+        return _visible(path, "*.tfrecord")
     if path.is_file():
         return [path]
-    return sorted(path.parent.glob(path.name)) if "*" in path.name else []
+    return _visible(path.parent, path.name) if "*" in path.name else []
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    # The names of unfinished files begin with a dot.
+    found = sorted(folder.glob(pattern))
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def _open_records(files: Sequence[Path], dataset: DatasetInfo | None) -> SampleSet:

@@ -16,6 +16,13 @@ def test_a_written_file_appears_under_its_name_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_an_unfinished_file_can_hide_from_patterns(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.tfrecord", keeps_suffix=False) as temporary:
+        temporary.write_bytes(b"half")
+        assert not list(tmp_path.glob("*.tfrecord"))
+    assert (tmp_path / "a.tfrecord").read_bytes() == b"half"
+
+
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")

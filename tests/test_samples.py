@@ -71,6 +71,17 @@ def test_records_without_a_description_need_a_data_set(
 
 
 @pytest.mark.tf
+def test_unfinished_record_files_are_not_read(
+    record_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(record_folder, tmp_path / "records"))
+    count = len(open_samples(folder).samples)
+    (folder / ".val-00001.partial.tfrecord").write_bytes(b"half")
+    assert len(open_samples(folder).samples) == count
+    assert len(open_samples(folder / "*.tfrecord").samples) == count
+
+
+@pytest.mark.tf
 def test_a_damaged_record_is_named(record_folder: Path, tmp_path: Path) -> None:
     data = bytearray((record_folder / "val-00000-of-00002.tfrecord").read_bytes())
     data[200] ^= 0xFF
