@@ -8,6 +8,7 @@ from deeplab2_edge.panoptic.encoding import (
     encode_panoptic,
     relabel,
 )
+from deeplab2_edge.panoptic.flow import read_flow
 from deeplab2_edge.panoptic.grouping import group_pixels, nearest_center
 from deeplab2_edge.panoptic.heads import (
     Heads,
@@ -88,6 +89,7 @@ __all__ = [
     "merge_two_frames",
     "nearest_center",
     "offsets_at",
+    "read_flow",
     "relabel",
     "render_centers",
     "resize_bilinear",
