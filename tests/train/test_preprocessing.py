@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deeplab2_edge.config import AugmentationOptions, DatasetOptions
 from deeplab2_edge.errors import ConfigError
@@ -51,11 +53,25 @@ def test_nearest_labels_round_half_up(size: int, indices: list[int]) -> None:
     assert resized[:, 0, 0].numpy().tolist() == indices
 
 
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.tuples(st.integers(1, 200), st.integers(1, 200)),
+)
+@settings(max_examples=60, deadline=None)
+def test_nearest_labels_equal_those_of_the_op(
+    old: tuple[int, int], new: tuple[int, int]
+) -> None:
+    label = tf.reshape(tf.range(old[0] * old[1]), [*old, 1])
+    expected = tf.raw_ops.ResizeNearestNeighbor(
+        images=label[tf.newaxis], size=new, align_corners=True
+    )[0]
+    np.testing.assert_array_equal(preprocessing.resize_label(label, new), expected)
+
+
 def test_a_seed_decides_the_sample() -> None:
-    settings = settings_of(min_scale_factor=0.5, max_scale_factor=2.0)
+    chosen = settings_of(min_scale_factor=0.5, max_scale_factor=2.0)
     first, again, other = (
-        training_view(settings, *seed).image.numpy()
-        for seed in ((1, 5), (1, 5), (1, 6))
+        training_view(chosen, *seed).image.numpy() for seed in ((1, 5), (1, 5), (1, 6))
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -69,12 +85,12 @@ def test_events_have_their_own_streams() -> None:
 
 @pytest.mark.parametrize("number", range(8))
 def test_frames_labels_and_depth_get_the_same_geometry(number: int) -> None:
-    settings = settings_of(
+    chosen = settings_of(
         min_scale_factor=0.5,
         max_scale_factor=2.0,
         autoaugment_policy_name="simple_classification_policy",
     )
-    view = training_view(settings, 7, number, frames=2)
+    view = training_view(chosen, 7, number, frames=2)
     assert view.image.shape == (17, 33, 6) and view.label.shape == (17, 33, 2)
     np.testing.assert_array_equal(view.image[..., :3], view.image[..., 3:])
     np.testing.assert_array_equal(view.label[..., 0], view.label[..., 1])
@@ -87,18 +103,18 @@ def test_frames_labels_and_depth_get_the_same_geometry(number: int) -> None:
 
 
 def test_an_enlarged_scene_is_nearer() -> None:
-    settings = settings_of(min_scale_factor=2.0, max_scale_factor=2.0)
-    view = training_view(settings, 0, 0)
+    chosen = settings_of(min_scale_factor=2.0, max_scale_factor=2.0)
+    view = training_view(chosen, 0, 0)
     np.testing.assert_array_equal(view.depth, view.label * 128)
 
 
 def test_a_step_of_zero_means_any_scale_in_the_range() -> None:
-    settings = settings_of(
+    chosen = settings_of(
         min_scale_factor=0.5, max_scale_factor=2.0, scale_factor_step_size=0.0
     )
-    assert settings.scale_range == (0.5, 2.0)
+    assert chosen.scale_range == (0.5, 2.0)
     view = preprocessing.View(tf.zeros([9, 17, 3]), tf.zeros([9, 17, 1], tf.int32))
-    found = preprocessing.training_view(view, settings, ForcedDraws("lo", 1.0))
+    found = preprocessing.training_view(view, chosen, ForcedDraws("lo", 1.0))
     assert not found.image.numpy().any()  # scaled by 2, so nothing is padded
 
 

@@ -176,26 +176,34 @@ def training_view(view: View, settings: PreprocessSettings, draws: Draws) -> Vie
     scale = _draw_scale(settings, draws)
     size = tf.cast(tf.shape(view.image)[:2], tf.float32) * scale
     size = tf.cast(size, tf.int32)
-    view = _resize(view, size)
-    if view.depth is not None:
-        depth = tf.cast(tf.cast(view.depth, tf.float32) / scale, tf.int32)
-        view = view._replace(depth=depth)
+    image = resize_image(view.image, size)
     if settings.policy:
-        image = jitter_colors(view.image, settings.policy, draws)
-        view = view._replace(image=image)
+        image = jitter_colors(image, settings.policy, draws)
 
     crop = tf.constant(settings.crop_size)
     surplus = tf.maximum(size - crop, 0)
     top = draws.integer(Event.CROP_Y, surplus[0] + 1)
     left = draws.integer(Event.CROP_X, surplus[1] + 1)
     kept = size - surplus
+    # Of labels and depth only the pixels of the crop are resized.
+    rows = _nearest_positions(tf.shape(view.image)[0], size[0])[top : top + kept[0]]
+    columns = _nearest_positions(tf.shape(view.image)[1], size[1])
+    columns = columns[left : left + kept[1]]
+    view = View(
+        image[top : top + kept[0], left : left + kept[1]],
+        None if view.label is None else _pick(view.label, rows, columns),
+        None if view.depth is None else _pick(view.depth, rows, columns),
+    )
+    if view.depth is not None:
+        depth = tf.cast(tf.cast(view.depth, tf.float32) / scale, tf.int32)
+        view = view._replace(depth=depth)
+
     # The last possible place of a smaller image is never drawn, as in the original.
     above = draws.integer(Event.PAD_Y, tf.maximum(crop[0] - kept[0], 1))
     before = draws.integer(Event.PAD_X, tf.maximum(crop[1] - kept[1], 1))
     is_flipped = draws.uniform(Event.FLIP) <= 0.5
 
     def to_crop(values: Any, fill: float) -> Any:
-        values = values[top : top + kept[0], left : left + kept[1]]
         values = pad(values, above, before, settings.crop_size, fill)
         return tf.cond(is_flipped, lambda: values[:, ::-1], lambda: values)
 
@@ -266,9 +274,10 @@ def resize_image(image: Any, size: Any) -> Any:
 
 def resize_label(label: Any, size: Any) -> Any:
     """Resizes `[H, W, L]` to the nearest pixel, corners aligned, halves rounded up."""
-    return tf.raw_ops.ResizeNearestNeighbor(
-        images=label[tf.newaxis], size=size, align_corners=True
-    )[0]
+    rows, columns = (
+        _nearest_positions(tf.shape(label)[axis], size[axis]) for axis in (0, 1)
+    )
+    return _pick(label, rows, columns)
 
 
 def pad(values: Any, above: Any, before: Any, size: Size, fill: float) -> Any:
@@ -279,6 +288,25 @@ def pad(values: Any, above: Any, before: Any, size: Size, fill: float) -> Any:
         values, [[above, below], [before, behind], [0, 0]], constant_values=fill
     )
     return tf.ensure_shape(padded, [*size, values.shape[-1]])
+
+
+def _nearest_positions(length: Any, new_length: Any) -> Any:
+    """Gives the nearest source position of every output position: `[new]` int32."""
+    last, new_last = (
+        tf.cast(tf.maximum(side - 1, 0), tf.float32) for side in (length, new_length)
+    )
+    positions = tf.range(tf.cast(new_length, tf.float32)) * (
+        last / tf.maximum(new_last, 1.0)
+    )
+    # Half away from zero; tf.round would round half to even.
+    below = tf.floor(positions)
+    nearest = below + tf.cast(positions - below >= 0.5, tf.float32)
+    return tf.cast(tf.minimum(nearest, last), tf.int32)
+
+
+def _pick(values: Any, rows: Any, columns: Any) -> Any:
+    """Picks rows and columns of `[H, W, C]`."""
+    return tf.gather(tf.gather(values, rows), columns, axis=1)
 
 
 def _resize(view: View, size: Any) -> View:
