@@ -1,11 +1,13 @@
 """From the masks and classes of a mask transformer to panoptic maps."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.config import EvaluatorOptions, MaskwisePostProcessingOptions
+from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic.resize import resize_bilinear_in_bands
 
@@ -73,6 +75,30 @@ class MaskSettings:
                     f"MaskSettings.{name} is {getattr(self, name)}; "
                     f"it must be at least {smallest}"
                 )
+
+    @classmethod
+    def from_options(
+        cls, options: EvaluatorOptions, dataset: DatasetInfo
+    ) -> "MaskSettings":
+        """Takes the settings of an experiment; areas stay those of its crop."""
+        maskwise = None
+        if options.transformer_post_processing == "maskwise":
+            given = options.maskwise_postprocessing or MaskwisePostProcessingOptions()
+            maskwise = MaskwiseSettings(
+                **{f.name: getattr(given, f.name) for f in fields(MaskwiseSettings)}
+            )
+        return cls(
+            thing_ids=dataset.thing_ids,
+            label_divisor=dataset.label_divisor,
+            ignore_label=dataset.ignore_label,
+            transformer_class_confidence_threshold=(
+                options.transformer_class_confidence_threshold
+            ),
+            pixel_confidence_threshold=options.pixel_confidence_threshold,
+            stuff_area_limit=options.stuff_area_limit,
+            thing_area_limit=options.thing_area_limit,
+            maskwise=maskwise,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from deeplab2_edge.config import EvaluatorOptions, MaskwisePostProcessingOptions
+from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import (
     MaskMaps,
@@ -154,6 +156,27 @@ def test_wrong_shapes_and_settings_are_refused() -> None:
         decode(np.zeros((0, 2)), classes((0, SURE), (0, SURE)))
     with pytest.raises(UsageError, match="thing_area_limit"):
         MaskSettings((1,), 100, 9, thing_area_limit=-1)
+
+
+def test_settings_are_those_of_the_experiment() -> None:
+    # Options hold float32 values, hence numbers that are exact in float32.
+    coco, limits = get_dataset("coco_panoptic"), {"thing_area_limit": 200}
+    thresholds = {
+        "transformer_class_confidence_threshold": 0.5,
+        "pixel_confidence_threshold": 0.25,
+    }
+    options = EvaluatorOptions(**thresholds, **limits)
+    expected = MaskSettings(
+        coco.thing_ids, coco.label_divisor, coco.ignore_label, **thresholds, **limits
+    )
+    assert MaskSettings.from_options(options, coco) == expected
+    rules = {**dict.fromkeys(ALL, 0.5), "reorder_mask_weight": 0.75}
+    options = EvaluatorOptions(
+        transformer_post_processing="maskwise",
+        maskwise_postprocessing=MaskwisePostProcessingOptions(**rules),
+    )
+    settings = MaskSettings.from_options(options, coco)
+    assert settings.maskwise == MaskwiseSettings(**rules)
 
 
 def test_bands_are_the_resized_map(monkeypatch: pytest.MonkeyPatch) -> None:
