@@ -91,7 +91,7 @@ def check_step_map(case: Case) -> None:
 
 
 def open_case(case: Case, root: Path) -> tuple[Any, Any]:
-    """Opens the source tree as the settings say; returns it with the options."""
+    """Opens the source tree as the settings say; returns it and its split."""
     config = case.config
     shards = config["original_shard_names"]
     split = config.get("split", shards[0].partition("-")[0])
