@@ -21,6 +21,7 @@ def evaluate_checkpoint(
     data: SampleSet,
     *,
     canvas: Sequence[int] | None = None,
+    with_ap: bool = False,
     quiet: bool = False,
     writer: OfficialWriter | None = None,
 ) -> EvaluationReport:
@@ -31,6 +32,7 @@ def evaluate_checkpoint(
         checkpoint: See `models.engine.load_engine`.
         data: Images with labels.
         canvas: See `models.engine.load_engine`.
+        with_ap: See `evaluate_predictions`.
         quiet: Report no progress.
         writer: Gets every prediction.
     """
@@ -41,6 +43,7 @@ def evaluate_checkpoint(
         data.samples,
         dataset_of(config),
         label=str(checkpoint),
+        with_ap=with_ap,
         quiet=quiet,
         writer=writer,
     )

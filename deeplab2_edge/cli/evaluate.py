@@ -29,6 +29,9 @@ of predictions hold a COCO panoptic JSON with its PNGs, results of `deeplab2-edg
 or label PNGs (R the class, 256 * G + B the instance), those of videos one folder each.
 """
 
+# What evaluation of a model measures.
+_OF_MODEL = {"pq", "miou", "ap"}
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
@@ -77,8 +80,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--metrics",
         metavar="LIST",
-        help="of predictions: some of pq, pq_official, miou, ap, stq, vpq, depth, "
-        "dvpq, dstq, separated by commas (pq,miou)",
+        help="separated by commas (pq,miou); of a model also ap, of predictions some "
+        "of pq, pq_official, miou, ap, stq, vpq, depth, dvpq, dstq",
     )
     parser.add_argument(
         "--windows",
@@ -125,7 +128,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
     from deeplab2_edge.errors import UsageError
 
     of_model = ("model", "data", "config", "input_size", "threads")
-    of_folders = ("predictions", "ground_truth", "metrics", "windows")
+    of_folders = ("predictions", "ground_truth", "windows")
     given = [name for name in (*of_model, *of_folders) if getattr(args, name)]
     is_folder = bool(args.predictions)
     wrong = [n for n in given if n in (of_model if is_folder else of_folders)]
@@ -140,6 +143,11 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if is_folder:
         is_only_written = args.official and not args.metrics
         needed = () if is_only_written else ("ground_truth",)
+    if not is_folder and set(_metrics(args)) - _OF_MODEL:
+        raise UsageError(
+            f"--metrics is {args.metrics!r}; a model is measured with pq, miou and ap. "
+            "For others write its maps (--official DIR) and compare these"
+        )
     for name in needed:
         if not getattr(args, name):
             raise UsageError(
@@ -147,6 +155,11 @@ def _check_arguments(args: argparse.Namespace) -> None:
                 "a model (MODEL --data ...) or a folder (--predictions ... "
                 "--ground-truth ...)"
             )
+
+
+def _metrics(args: argparse.Namespace) -> list[str]:
+    names: list[str] = (args.metrics or "pq,miou").split(",")
+    return names
 
 
 def _option(name: str) -> str:
@@ -184,7 +197,7 @@ def _run_folders(args: argparse.Namespace) -> int:
             args.predictions,
             args.ground_truth,
             dataset,
-            metrics=(args.metrics or "pq,miou").split(","),
+            metrics=_metrics(args),
             windows=windows,
             limit=args.limit,
             writer=writer,
@@ -227,7 +240,13 @@ def _evaluate_checkpoint(
     )
     with _writer(args, data.info) as writer:
         return evaluate_checkpoint(
-            config, args.model, data, canvas=canvas, quiet=args.quiet, writer=writer
+            config,
+            args.model,
+            data,
+            canvas=canvas,
+            with_ap="ap" in _metrics(args),
+            quiet=args.quiet,
+            writer=writer,
         )
 
 
@@ -270,6 +289,7 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport 
             data.samples,
             data.info,
             label=str(args.model),
+            with_ap="ap" in _metrics(args),
             quiet=args.quiet,
             writer=writer,
         )

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import DataError
+from deeplab2_edge.metrics.average_precision import (
+    AveragePrecision,
+    AveragePrecisionResult,
+)
 from deeplab2_edge.metrics.mean_iou import MeanIou, MeanIouResult
 from deeplab2_edge.metrics.official import OfficialWriter
 from deeplab2_edge.metrics.panoptic_quality import (
@@ -58,6 +62,7 @@ class EvaluationReport:
         thing_ids: Classes with instances.
         pq: Panoptic quality.
         miou: Mean IoU of the semantic maps.
+        ap: Average precision of instances, None if it was not asked for.
     """
 
     label: str
@@ -67,11 +72,17 @@ class EvaluationReport:
     thing_ids: tuple[int, ...]
     pq: PanopticQualityResult
     miou: MeanIouResult
+    ap: AveragePrecisionResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values; classes go by name, NaN becomes null."""
-        pq, miou = self.pq.to_json(), self.miou.to_json()
-        for figures in (pq, miou):
+        document: dict[str, Any] = {
+            "panoptic_quality": self.pq.to_json(),
+            "mean_iou": self.miou.to_json(),
+        }
+        if self.ap is not None:
+            document["average_precision"] = self.ap.to_json()
+        for figures in document.values():
             figures["per_class"] = {
                 self.class_names[class_id]: value
                 for class_id, value in figures["per_class"].items()
@@ -80,8 +91,7 @@ class EvaluationReport:
             "label": self.label,
             "dataset": self.dataset,
             "num_images": self.num_images,
-            "panoptic_quality": pq,
-            "mean_iou": miou,
+            **document,
         }
 
 
@@ -91,6 +101,7 @@ def evaluate_predictions(
     info: DatasetInfo,
     *,
     label: str,
+    with_ap: bool = False,
     quiet: bool = False,
     writer: OfficialWriter | None = None,
 ) -> EvaluationReport:
@@ -102,6 +113,8 @@ def evaluate_predictions(
         samples: Images with labels.
         info: The classes of labels and predictions.
         label: What is evaluated, for the progress line and the report.
+        with_ap: Whether to measure average precision too; predictions then have
+            `segments`, each with `id` and, if a thing, `score`.
         quiet: Whether to show no progress.
         writer: Gets every prediction.
 
@@ -111,13 +124,11 @@ def evaluate_predictions(
     """
     if not samples:
         raise DataError("there is nothing to evaluate: the data set has no images")
-    pq = PanopticQuality(
-        info.num_classes,
-        info.ignore_label,
-        label_divisor=info.label_divisor,
-        thing_ids=info.thing_ids,
-    )
-    miou = MeanIou(info.num_classes, info.ignore_label)
+    space = info.num_classes, info.ignore_label
+    divisor, things = info.label_divisor, info.thing_ids
+    pq = PanopticQuality(*space, label_divisor=divisor, thing_ids=things)
+    ap = AveragePrecision(*space, label_divisor=divisor, thing_ids=things)
+    miou = MeanIou(*space)
     for sample in progress(samples, total=len(samples), label=label, quiet=quiet):
         groundtruth = sample.load_panoptic()
         if groundtruth is None:
@@ -128,6 +139,8 @@ def evaluate_predictions(
         try:
             pq.update(groundtruth, prediction.panoptic)
             miou.update(groundtruth // info.label_divisor, prediction.semantic)
+            if with_ap:
+                ap.update(groundtruth, prediction.panoptic, _scores(prediction))
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
         if writer is not None:
@@ -140,6 +153,7 @@ def evaluate_predictions(
         thing_ids=info.thing_ids,
         pq=pq.result(),
         miou=miou.result(),
+        ap=ap.result() if with_ap else None,
     )
 
 
@@ -170,7 +184,24 @@ def format_report(report: EvaluationReport) -> str:
             line += "".join(map(_percent, (quality.pq, quality.sq, quality.rq, iou)))
             line += "".join(f"{n:7d}" for n in (quality.tp, quality.fp, quality.fn))
         lines.append(line)
+    if report.ap is not None:
+        ap = report.ap
+        shown = {
+            "AP": ap.ap,
+            "AP50": ap.ap50,
+            "AP75": ap.ap75,
+            "small": ap.ap_small,
+            "medium": ap.ap_medium,
+            "large": ap.ap_large,
+        }
+        words = (f"  {key}{_percent(value)}" for key, value in shown.items())
+        lines.append(f"{'instances':{width}}{''.join(words)}")
     return "\n".join(lines)
+
+
+def _scores(prediction: Prediction) -> dict[int, float]:
+    segments = getattr(prediction, "segments", ())
+    return {s.id: s.score for s in segments if s.score is not None}
 
 
 def _percent(fraction: float) -> str:

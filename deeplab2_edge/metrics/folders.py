@@ -58,6 +58,7 @@ _SUFFIXES = (
     "_panoptic",
 )
 _DEPTH_SUFFIX, _OVERLAY_SUFFIX, _RESULT_SUFFIX = "_depth", "_overlay", "_panoptic"
+_PHOTO_SUFFIX = "_leftImg8bit"
 _DEPTH_PER_METER = 256
 # `<sequence>_<frame>`, as the data sets with depth name their files.
 _VIDEO_NAME = re.compile(r"([^_]+)_(\d+)(_.*)?")
@@ -248,7 +249,9 @@ def open_maps(root: str | os.PathLike[str], info: DatasetInfo) -> MapFolder:
             depths[_image_name(relative.as_posix().removesuffix(_DEPTH_SUFFIX))] = path
             continue
         name = _image_name(relative.as_posix())
-        if name in maps:
+        if name in maps and path.stem.endswith(_PHOTO_SUFFIX):
+            continue  # the photo beside its labels
+        if name in maps and not maps[name].path.stem.endswith(_PHOTO_SUFFIX):
             raise DataError(
                 f"{path}: and {maps[name].path.name} are maps of the same image; "
                 "keep one of them in the folder"

@@ -75,3 +75,28 @@ def test_faults_name_the_image() -> None:
         evaluate(Sample("c.png", None))
     with pytest.raises(DataError, match="no images"):
         evaluate()
+
+
+def test_average_precision_takes_the_scores_of_segments() -> None:
+    @dataclass(frozen=True)
+    class Segment:
+        id: int
+        score: float | None
+
+    @dataclass(frozen=True)
+    class Scored(Maps):
+        segments: tuple[Segment, ...]
+
+    segments = (Segment(3000, None), Segment(8001, 0.5))
+    report = evaluate_predictions(
+        lambda image: Scored(road_and_car(), segments),
+        [Sample("a", road_and_car())],
+        STREET,
+        label="test",
+        with_ap=True,
+        quiet=True,
+    )
+    assert report.ap is not None and report.ap.ap == pytest.approx(1.0)
+    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert document["average_precision"]["per_class"]["car"]["num_instances"] == 1
+    assert "AP50 100.00" in format_report(report)

@@ -106,6 +106,15 @@ def test_one_folder_of_frames_is_one_video(tmp_path: Path) -> None:
         assert report.results["stq"].stq == 1.0
 
 
+def test_photos_beside_labels_are_no_maps(tmp_path: Path) -> None:
+    scene = random_scene(np.random.default_rng(0), things=(11, 13))
+    write_map(tmp_path / "true" / "1_000001_gtFine_instanceTrainIds.png", scene)
+    write_map(tmp_path / "true" / "1_000001_leftImg8bit.png", scene + 1000)
+    write_map(tmp_path / "found" / "1_000001_leftImg8bit.png", scene)
+    report = evaluate_folders(tmp_path / "found", tmp_path / "true", KITTI, quiet=True)
+    assert report.results["pq"].pq == 1.0
+
+
 def test_coco_annotations_keep_crowds_for_the_official_figures(tmp_path: Path) -> None:
     scene = np.full((20, 20), 3000, np.int64)
     scene[:6, :10], scene[:6, 10:] = 8000, 8001  # a crowd of cars, and a car
