@@ -187,7 +187,9 @@ class MetricReport:
         lines: list[str] = []
         for name, result in self.results.items():
             lines += _FORMATS[name](result, self.info)
-        return "\n".join(lines)
+        rows = [line.partition("\t") for line in lines]
+        width = max(len(name) for name, _, _ in rows)
+        return "\n".join(f"{name:{width}}  {figures}" for name, _, figures in rows)
 
     def _named(self, value: Any) -> Any:
         if not isinstance(value, dict):
@@ -261,8 +263,9 @@ def _percent(fraction: float) -> str:
 
 
 def _row(name: str, figures: Mapping[str, float]) -> str:
-    values = (f"{key} {_percent(value)}" for key, value in figures.items())
-    return f"{name:<12} {'  '.join(values)}"
+    """Gives name and figures of one line, a tab between them."""
+    values = (f"{key} {_percent(value):>6}" for key, value in figures.items())
+    return f"{name}\t{'  '.join(values)}"
 
 
 def _format_pq(result: Any, info: DatasetInfo, title: str = "PQ") -> list[str]:

@@ -109,7 +109,7 @@ def test_folders_of_maps_are_compared(
     options = ["--metrics", "pq,stq,vpq", "--windows", "1,2"]
     assert main([*maps, *options]) == 0
     text = capsys.readouterr().out
-    assert "PQ 97.53" in text and "AQ 95.06" in text and "window 2" in text
+    assert "PQ  97.53" in text and "AQ  95.06" in text and "window 2" in text
     assert main([*maps, *options, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["dataset"] == "kitti_step" and report["num_images"] == 2
