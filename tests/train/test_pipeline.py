@@ -361,3 +361,38 @@ def test_too_many_things_are_told_in_a_sentence(
     with pytest.raises(DataError, match=message) as caught, readable_errors():
         batches(options, 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("augmentations", [AugmentationOptions(), PASTING])
+def test_processes_share_the_batches_of_one(
+    options: DatasetOptions, augmentations: AugmentationOptions
+) -> None:
+    options = options.replace(batch_size=4, augmentations=augmentations)
+    whole = batches(options, 3)
+    shares = [
+        batches(options, 6, share=pipeline.Share(index, 2, num_replicas=2))
+        for index in (0, 1)
+    ]
+    for step, expected in enumerate(whole):
+        parts = [part for share in shares for part in share[2 * step : 2 * step + 2]]
+        found = np.concatenate([part["image"] for part in parts])
+        np.testing.assert_array_equal(found, expected["image"])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(options: DatasetOptions) -> None:
+    with pytest.raises(ConfigError, match="batch_size is 2; .* replicas, 3"):
+        batches(options, 1, share=pipeline.Share(0, 3))
+
+
+def test_an_input_worker_makes_what_the_process_itself_would(
+    options: DatasetOptions,
+) -> None:
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    worker = service.WorkerServer(service.WorkerConfig(address))
+    assert worker is not None  # it lives as long as its name
+    expected = batches(options, 4, start_step=2)
+    found = batches(options, 4, start_step=2, service=dispatcher.target)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])

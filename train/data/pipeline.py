@@ -63,6 +63,49 @@ class RecordIndex:
         return read
 
 
+@dataclass(frozen=True)
+class Share:
+    """Says what part of every batch a process makes.
+
+    Process i of n makes the i-th n-th of each batch, so that all together see what one
+    process would see.
+
+    Attributes:
+        index: Number of this process, from 0.
+        count: Number of processes.
+        num_replicas: Devices of this process; each step takes that many elements.
+    """
+
+    index: int = 0
+    count: int = 1
+    num_replicas: int = 1
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """Gives the samples of one replica.
+
+        Raises:
+            ConfigError: If the batch cannot be shared evenly.
+        """
+        parts = self.count * self.num_replicas
+        if batch_size % parts:
+            raise ConfigError(
+                f"batch_size is {batch_size}; it must be a multiple of the number of "
+                f"replicas, {parts}"
+            )
+        return batch_size // parts
+
+    def selector(self, batch_size: int) -> Callable[..., Any]:
+        """Gives a filter for what `training_dataset` orders: (position, number)."""
+        size = batch_size // self.count
+
+        def is_mine(position: Any, *others: Any) -> Any:
+            # With copy-paste, positions come in pairs that are alike.
+            position = position[0] if isinstance(position, tuple) else position
+            return position % batch_size // size == self.index
+
+        return is_mine
+
+
 def index_records(options: DatasetOptions) -> RecordIndex:
     """Finds the records of a data set; reads their lengths only.
 
@@ -101,7 +144,9 @@ def training_dataset(
     batch_size: int | None = None,
     has_instances: bool = True,
     has_depth: bool = False,
+    share: Share = Share(),
     deterministic: bool = True,
+    service: str | None = None,
 ) -> Any:
     """Gives the endless batches of a training run, from one of its steps on.
 
@@ -111,24 +156,31 @@ def training_dataset(
         info: The data set they belong to.
         seed: Decides order and augmentation.
         start_step: Number of steps already done.
-        batch_size: Samples per batch; that of `options` if not given.
+        batch_size: Samples per step, of all processes; that of `options` if not given.
         has_instances: False for semantic models.
         has_depth: True for models that predict depth.
+        share: What part of the samples this process makes, see `Share`.
         deterministic: False lets samples overtake each other: no step waits for a
             slow sample, but batches differ from run to run.
+        service: Address of a `tf.data` service, for example `grpc://host:5000`: its
+            workers, on other hosts, make the samples. They need the record files
+            under the same paths. Each makes whole epochs at its own speed, so every
+            sample is seen equally often, but with several the order is by chance.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: the entries of `samples.training_sample`
         with a batch axis, shapes static.
 
     Raises:
-        ConfigError: If the options contradict each other.
+        ConfigError: If the options contradict each other, or the batch cannot be
+            shared.
         DataError: If there are no records, or they lack what the options ask for.
     """
     settings = SampleSettings.from_options(
         options, info, has_instances=has_instances, has_depth=has_depth
     )
     batch_size = batch_size or options.batch_size
+    local_size = share.local_batch_size(batch_size)
     index = index_records(options)
     read = index.reader()
     _check_first_record(index, read, settings.fields)
@@ -160,17 +212,28 @@ def training_dataset(
             len(index), seed=seed, start=start, copy=_SECOND_COPY
         )
         order = tf.data.Dataset.zip((order, second_order))
+    if share.count > 1 and service is None:
+        order = order.filter(share.selector(batch_size))
     samples = order.map(
         sample if settings.pasting is None else pasted_sample,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=deterministic,
     )
     batches = samples.batch(
-        batch_size,
+        local_size,
         drop_remainder=True,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=deterministic,
     )
+    if service is not None:
+        batches = batches.apply(
+            tf.data.experimental.service.distribute(
+                tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+                service,
+                # Processes of one run share the samples; a resumed run asks anew.
+                job_name=f"training-from-{start_step}",
+            )
+        )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
