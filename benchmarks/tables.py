@@ -125,7 +125,7 @@ def _models(rows: list[dict[str, Any]]) -> list[str]:
             f"{row['computed_memory_bytes'] / 1e9:.2f} GB",
             f"{memory / 1e9:.2f} GB" if memory else "no",
             f"{time:.2f}" if time else f"~{row['relative_multiply_adds']:.2f}",
-            str(measured.get("rounds", "none")),
+            str(measured["rounds"] or "first pass") if measured else "none",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

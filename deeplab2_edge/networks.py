@@ -148,8 +148,10 @@ def shipped_costs() -> dict[str, Any]:
     Returns:
         What `benchmarks/models.py` wrote: `machine` and `tensorflow` of the
         measurements, and `rows`, one per network: `recipes`, the fields of
-        `describe_network`, and `measured`, which is None or an object with `rounds`,
-        `seconds`, `baseline_seconds`, `relative_time` and `memory_bytes`.
+        `describe_network`, and `measured`, which is None or an object with `rounds`
+        (0: only a first pass, which also prepares the graph), `seconds` and
+        `cpu_seconds` of a forward pass, the same of the baseline,
+        `relative_time` in processor time, `memory_bytes` and `load_average`.
     """
     document: dict[str, Any] = json.loads(costs_path().read_text(encoding="utf-8"))
     return document
