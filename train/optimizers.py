@@ -16,6 +16,9 @@ tf_keras = require("tf_keras", extra="train")
 _SGD_MOMENTUM = 0.9
 _ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
+# Parts of an encoder that no pretraining on images has seen.
+_NEW_PARTS = ("transformer", "extra", "memory_feature")
+
 # Names of variables that AdamW does not decay: all but kernels and weights.
 _NOT_DECAYED = r"^(?!.*(kernel|weight):0$)"
 
@@ -76,6 +79,8 @@ def build_optimizer_groups(
 
     There is one group, unless `backbone_learning_rate_multiplier` is set: then the
     encoder has an optimizer of its own, also at 1.0, as in published checkpoints.
+    Transformers, the memory and what lies behind the backbone are new in such a
+    network, and stay with the rest.
 
     Args:
         options: See `build_optimizer`.
@@ -84,7 +89,11 @@ def build_optimizer_groups(
     trainable = {path: v for path, v in variables.items() if v.trainable}
     parts = {"optimizer": (1.0, tuple(trainable.values()))}
     if options.has("backbone_learning_rate_multiplier"):
-        encoder = {p: v for p, v in trainable.items() if p.startswith("encoder/")}
+        encoder = {
+            path: variable
+            for path, variable in trainable.items()
+            if path.startswith("encoder/") and not any(p in path for p in _NEW_PARTS)
+        }
         rest = tuple(v for p, v in trainable.items() if p not in encoder)
         multiplier = options.backbone_learning_rate_multiplier
         parts = {

@@ -61,7 +61,9 @@ def make_train_step(
         update was left out.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    _seed_by_step(model, global_step)
+    for layer in model.submodules:
+        if isinstance(layer, Replayable):
+            layer.seed_source = seed_of(global_step)
     size = tuple(model.input.shape[1:3])
     variables = [variable for group in groups for variable in group.variables]
     share = 1.0 / (strategy.num_replicas_in_sync * num_micro_batches)
@@ -131,17 +133,15 @@ def make_train_step(
     return step  # type: ignore[no-any-return]
 
 
-def _seed_by_step(model: Any, global_step: Any) -> None:
-    """Makes random masks a function of the step and the replica."""
+def seed_of(global_step: Any) -> Callable[[], Any]:
+    """Gives a function to an int64 tensor that differs by step and by replica."""
 
     def seed() -> Any:
         replica = tf.distribute.get_replica_context()
         number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
         return global_step.read_value() * _REPLICA_STRIDE + number
 
-    for layer in model.submodules:
-        if isinstance(layer, Replayable):
-            layer.seed_source = seed
+    return seed
 
 
 def _parts(batch: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

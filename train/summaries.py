@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.datasets.registry import DatasetInfo
+from deeplab2_edge.layers.resize import resize_bilinear
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
 
@@ -70,9 +71,12 @@ class SummaryWriter:
             model: See `build_model`.
         """
         image = batch[keys.IMAGE][:_MAX_IMAGES]
-        outputs = resize_outputs(model(image, training=False), image.shape[1:3])
-        predicted = tf.argmax(outputs[keys.SEMANTIC_LOGITS], axis=-1).numpy()
-        pixels = image.numpy()
+        size = image.shape[1:3]
+        outputs = resize_outputs(model(image, training=False), size)
+        # Mask transformers keep theirs at the resolution of the decoder.
+        logits = resize_bilinear(outputs[keys.SEMANTIC_LOGITS], size)
+        predicted = tf.argmax(logits, axis=-1).numpy()
+        pixels = image[..., :3].numpy()
         with self._writer.as_default(step=step):
             self._image("semantic_prediction", self._overlay(pixels, predicted))
             target = batch[keys.SEMANTIC_GT][:_MAX_IMAGES].numpy()

@@ -4,7 +4,7 @@ import atexit
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,16 @@ from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.train.data.pipeline import training_dataset
 from deeplab2_edge.train.loss_scale import LossScale
-from deeplab2_edge.train.losses import PanopticLoss
-from deeplab2_edge.train.losses.total import TOTAL_LOSS
+from deeplab2_edge.train.losses import TOTAL_LOSS, build_loss
 from deeplab2_edge.train.optimizers import build_optimizer_groups
 from deeplab2_edge.train.restore import restore_initial_checkpoint
 from deeplab2_edge.train.schedules import build_schedule
-from deeplab2_edge.train.step import GRADIENT_NORM, SKIPPED, make_train_step
+from deeplab2_edge.train.step import (
+    GRADIENT_NORM,
+    SKIPPED,
+    make_train_step,
+    seed_of,
+)
 from deeplab2_edge.train.strategy import (
     check_batch_size,
     is_chief,
@@ -56,9 +60,6 @@ from deeplab2_edge.train.summaries import SummaryWriter
 
 tf = require("tensorflow", extra="train")
 tf_keras = require("tf_keras", extra="train")
-
-# Meta-architectures for which there are losses and a data pipeline.
-_TRAINABLE = ("deeplab_v3", "deeplab_v3_plus", "panoptic_deeplab")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def train(
     options: RunOptions = RunOptions(),
     *,
     quiet: bool = False,
+    evaluate: Callable[[int, str], None] | None = None,
 ) -> TrainingSummary:
     """Trains an experiment, from where an earlier run of it stopped.
 
@@ -144,6 +146,8 @@ def train(
         model_dir: Results go to `<model_dir>/<experiment_name>`.
         options: How.
         quiet: Report no progress.
+        evaluate: Called with step and checkpoint every
+            `evaluator_options.eval_interval` steps and at the end.
 
     Raises:
         ConfigError: If the configuration makes no sense.
@@ -151,7 +155,6 @@ def train(
         CheckpointError: If a checkpoint to start from does not fit.
         DeepLabEdgeError: If training diverged.
     """
-    _check_architecture(config)
     info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
     validate_config(config, info, needs=("model_options", "train_dataset_options"))
     _check_classes(config, info)
@@ -166,7 +169,7 @@ def train(
     # Only now: a command that does not fit must not spoil what lies there.
     if is_chief(strategy):
         _remember_config(config, output_dir)
-    return run.train(quiet=quiet)
+    return run.train(quiet=quiet, evaluate=evaluate)
 
 
 class _Run:
@@ -223,7 +226,12 @@ class _Run:
         self._restore()
         self.step_function = make_train_step(
             self.model,
-            PanopticLoss(self.options.loss_options, info),
+            build_loss(
+                self.options.loss_options,
+                info,
+                model_options=config.model_options,
+                seed_source=seed_of(self.global_step),
+            ),
             groups,
             self.global_step,
             solver=solver,
@@ -244,7 +252,9 @@ class _Run:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    def train(self, *, quiet: bool) -> TrainingSummary:
+    def train(
+        self, *, quiet: bool, evaluate: Callable[[int, str], None] | None
+    ) -> TrainingSummary:
         first = int(self.global_step.numpy())
         last = self.options.solver_options.training_number_of_steps
         if self.run_options.stop_after is not None:
@@ -274,11 +284,21 @@ class _Run:
                         steps_per_second=meter.steps_per_second(),
                     )
                     meter.start_interval()
-                if step % self.options.save_checkpoints_steps == 0 or step == last:
+                is_evaluated = evaluate is not None and (
+                    step % self.config.evaluator_options.eval_interval == 0
+                    or step == last
+                )
+                if (
+                    step % self.options.save_checkpoints_steps == 0
+                    or step == last
+                    or is_evaluated
+                ):
                     self._refuse_divergence(losses, step)
-                    self.manager.save(step)
+                    prefix = self.manager.save(step)
                     if self._is_alone:
                         summaries.images(step, self._local(batch), self.model)
+                    if evaluate is not None and is_evaluated:
+                        evaluate(step, str(prefix))
         return TrainingSummary(
             output_dir=self.output_dir,
             checkpoint=str(self.manager.latest_checkpoint),
@@ -298,6 +318,7 @@ class _Run:
             seed=self.run_options.seed,
             start_step=first,
             has_instances=_has_instances(self.config),
+            has_depth=_has_depth(self.config),
         )
         # Every worker reads all batches and keeps its part of each.
         options = tf.data.Options()
@@ -427,19 +448,17 @@ def _check_batch(batch_size: int, options: RunOptions, strategy: Any) -> None:
         )
 
 
-def _check_architecture(config: ExperimentOptions) -> None:
-    """Refuses networks whose losses or data this trainer does not have."""
-    name = config.model_options.meta_architecture
-    if name is not None and name not in _TRAINABLE:
-        raise ConfigError(
-            f"model_options: the meta-architecture is {name}; this version trains "
-            f"{', '.join(_TRAINABLE)}"
-        )
-
-
 def _has_instances(config: ExperimentOptions) -> bool:
-    panoptic = config.model_options.panoptic_deeplab
-    return panoptic is not None and panoptic.instance.enable
+    model = config.model_options
+    if model.has("deeplab_v3") or model.has("deeplab_v3_plus"):
+        return False
+    options = model.panoptic_deeplab or model.vip_deeplab
+    return options is None or options.instance.enable
+
+
+def _has_depth(config: ExperimentOptions) -> bool:
+    options = config.model_options.vip_deeplab
+    return options is not None and options.depth_head is not None
 
 
 def _check_classes(config: ExperimentOptions, info: DatasetInfo) -> None:

@@ -2,12 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
+    from deeplab2_edge.config import ExperimentOptions
+    from deeplab2_edge.train.modes import Evaluated
     from deeplab2_edge.train.trainer import TrainingSummary
 
 _EXAMPLES = """\
@@ -55,9 +59,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--mode",
-        choices=("train", "train_and_eval"),
+        choices=("train", "eval", "train_and_eval", "continuous_eval"),
         default="train",
-        help="train_and_eval evaluates the last checkpoint on eval_dataset_options",
+        help="eval measures the latest checkpoint on eval_dataset_options; "
+        "train_and_eval does so every evaluator_options.eval_interval steps, and "
+        "continuous_eval, in a process of its own, whenever training writes one; all "
+        "three keep the best under best/",
     )
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument(
@@ -101,6 +108,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge.cli.experiments import load_experiment
+    from deeplab2_edge.train.modes import train_and_evaluate
     from deeplab2_edge.train.trainer import RunOptions, train
 
     config = load_experiment(args.config, args.set)
@@ -114,21 +122,69 @@ def run(args: argparse.Namespace) -> int:
         num_micro_batches=args.micro_batches,
         stop_after=args.steps,
     )
-    summary = train(config, args.output, options, quiet=args.quiet)
-    document = _describe(summary)
-    if args.mode == "train_and_eval":
-        from deeplab2_edge.metrics.evaluation import format_report
-        from deeplab2_edge.train.evaluation import evaluate_experiment
-
-        report = evaluate_experiment(config, summary.checkpoint, quiet=args.quiet)
-        document["evaluation"] = report.to_json()
-        if not args.json:
-            print(format_report(report))
-    if args.json:
-        print(json.dumps(document, indent=1))
+    if args.mode in ("eval", "continuous_eval"):
+        return _evaluate(config, args)
+    evaluated: list[Evaluated] = []
+    if args.mode == "train":
+        summary = train(config, args.output, options, quiet=args.quiet)
     else:
-        _print(summary)
+        summary, evaluated = train_and_evaluate(
+            config, args.output, options, quiet=args.quiet
+        )
+    if args.json:
+        document = _describe(summary)
+        if evaluated:
+            document["evaluation"] = evaluated[-1].report.to_json()
+            document["evaluations"] = [_describe_evaluated(one) for one in evaluated]
+        print(json.dumps(document, indent=1))
+        return 0
+    for one in evaluated:
+        _print_evaluated(one)
+    _print(summary)
     return 0
+
+
+def _evaluate(config: "ExperimentOptions", args: argparse.Namespace) -> int:
+    from deeplab2_edge.checkpoint_files import find_checkpoint
+    from deeplab2_edge.train.modes import (
+        evaluate_continuously,
+        evaluate_once,
+        step_of,
+    )
+
+    evaluations: Iterable[Evaluated]
+    if args.mode == "continuous_eval":
+        evaluations = evaluate_continuously(config, args.output, quiet=args.quiet)
+    else:
+        folder = Path(args.output) / config.experiment_name
+        prefix = find_checkpoint(folder).prefix
+        evaluations = (
+            evaluate_once(config, folder, prefix, step_of(prefix), quiet=args.quiet)
+            for _ in range(1)
+        )
+    for one in evaluations:
+        if args.json:
+            # One document per line: the last may be hours away.
+            print(json.dumps(_describe_evaluated(one)), flush=True)
+        else:
+            _print_evaluated(one)
+    return 0
+
+
+def _describe_evaluated(one: "Evaluated") -> dict[str, Any]:
+    return {
+        "step": one.step,
+        "checkpoint": one.checkpoint,
+        "is_best": one.is_best,
+        "evaluation": one.report.to_json(),
+    }
+
+
+def _print_evaluated(one: "Evaluated") -> None:
+    from deeplab2_edge.metrics.evaluation import format_report
+
+    best = " (the best so far)" if one.is_best else ""
+    print(f"step {one.step}{best}\n{format_report(one.report)}", flush=True)
 
 
 def _describe(summary: "TrainingSummary") -> dict[str, Any]:

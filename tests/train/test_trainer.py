@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deeplab2_edge import synth
 from deeplab2_edge.config import ExperimentOptions, format_config, load_config
 from deeplab2_edge.datasets.registry import get_dataset, save_description
 from deeplab2_edge.errors import (
@@ -22,62 +21,30 @@ from deeplab2_edge.errors import (
     UsageError,
 )
 from deeplab2_edge.experiments import find_config
-from deeplab2_edge.images import encode_png
 
-tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
-records = pytest.importorskip("deeplab2_edge.records")
-checkpoints = pytest.importorskip("deeplab2_edge.checkpoints")
-trainer = pytest.importorskip("deeplab2_edge.train.trainer")
-dataset_of = pytest.importorskip("deeplab2_edge.models.engine").dataset_of
+pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+
+import tensorflow as tf
+
+from deeplab2_edge import checkpoints
+from deeplab2_edge.models.engine import dataset_of
+from deeplab2_edge.train import trainer
+from tests.train import small_run
+from tests.train.small_run import RECIPE, SIZE, write_scenes
 
 pytestmark = pytest.mark.tf
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ROOT / "train" / "recipes" / "synthetic_street_mobilenet_v3_small.textproto"
-SIZE = (33, 65)
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
 def record_pattern(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("records")
-    scenes = [synth.render_scene(seed, size=SIZE) for seed in range(6)]
-    records.write_records(
-        folder / "train-00000-of-00001.tfrecord",
-        (
-            records.encode_example(
-                records.Frame(encode_png(scene.image), scene.panoptic),
-                filename=f"scene{number}",
-            )
-            for number, scene in enumerate(scenes)
-        ),
-    )
-    return f"{folder}/train-*.tfrecord"
+    return write_scenes(tmp_path_factory.mktemp("records"), 6)
 
 
 def experiment(pattern: str, **changes: object) -> ExperimentOptions:
-    return load_config(
-        RECIPE,
-        overrides={
-            "experiment_name": "run",
-            "train_dataset_options.file_pattern": [pattern],
-            "train_dataset_options.crop_size": SIZE,
-            "train_dataset_options.batch_size": 2,
-            "eval_dataset_options.crop_size": SIZE,
-            "eval_dataset_options.file_pattern": [pattern],
-            # Narrow, at a coarse stride: what is tested is the loop.
-            "model_options.backbone.output_stride": 32,
-            "model_options.backbone.backbone_width_multiplier": 0.25,
-            "model_options.decoder.aspp_channels": 8,
-            "model_options.decoder.decoder_channels": 8,
-            "trainer_options.save_checkpoints_steps": 2,
-            "trainer_options.save_summaries_steps": 2,
-            "trainer_options.steps_per_loop": 1,
-            "trainer_options.solver_options.training_number_of_steps": STEPS,
-            "trainer_options.solver_options.warmup_steps": 0,
-            **changes,
-        },
-    )
+    steps = {"trainer_options.solver_options.training_number_of_steps": STEPS}
+    return small_run.experiment(pattern, steps | changes)
 
 
 def stored_weights(prefix: str) -> dict[str, np.ndarray]:

@@ -2,7 +2,4 @@
 
 from deeplab2_edge.train.losses.total import TOTAL_LOSS, ModelLoss, build_loss
 
-# What the trainer of the semantic and panoptic models calls it.
-PanopticLoss = build_loss
-
-__all__ = ["TOTAL_LOSS", "ModelLoss", "PanopticLoss", "build_loss"]
+__all__ = ["TOTAL_LOSS", "ModelLoss", "build_loss"]
