@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.folders import SampleLike, open_folder
+from deeplab2_edge.datasets.description import load_description
+from deeplab2_edge.datasets.folders import (
+    DESCRIPTION_NAME,
+    SampleLike,
+    open_folder,
+)
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
-from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.errors import ConfigError, DataError, UsageError
 
 # Stands where a path is expected; `synthetic:train` picks the other split.
 SYNTHETIC = "synthetic"
@@ -31,10 +36,12 @@ class SampleSet:
     Attributes:
         info: Classes; a placeholder for a folder of bare images.
         samples: In a fixed order.
+        described: What `dataset.json` beside the data says, if another was named.
     """
 
     info: DatasetInfo
     samples: Sequence[SampleLike]
+    described: DatasetInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,41 @@ def open_samples(
     else:
         folder = open_folder(location, dataset)
         found = SampleSet(folder.info, folder.samples)
-    return SampleSet(found.info, _spread(found.samples, limit))
+    described = None if dataset is None else _description_beside(Path(location))
+    return SampleSet(found.info, _spread(found.samples, limit), described)
+
+
+def require_classes(
+    data: SampleSet, class_names: Sequence[str], model: str | Path
+) -> None:
+    """Refuses labels of other classes than a model knows.
+
+    Args:
+        data: The labels. If a data set was named for them, `dataset.json` beside them
+            has a say as well.
+        class_names: Of the model.
+        model: What to call it.
+
+    Raises:
+        UsageError: If the classes differ.
+    """
+    for info in (data.info, data.described):
+        if info is not None and tuple(info.class_names) != tuple(class_names):
+            raise UsageError(
+                f"{model} knows the classes {', '.join(class_names[:4])}, ... and the "
+                f"data {', '.join(info.class_names[:4])}, ...; name the right data set "
+                "with --dataset"
+            )
+
+
+def _description_beside(path: Path) -> DatasetInfo | None:
+    """Returns what lies beside data, None if nothing that can be read."""
+    try:
+        return load_description(
+            (path if path.is_dir() else path.parent) / DESCRIPTION_NAME
+        )
+    except ConfigError:
+        return None
 
 
 def _open_synthetic(text: str, count: int, size: tuple[int, int]) -> SampleSet:

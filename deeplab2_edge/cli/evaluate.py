@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deeplab2_edge.datasets.folders import SampleLike
     from deeplab2_edge.metrics import EvaluationReport, OfficialWriter
     from deeplab2_edge.metrics.evaluation import Prediction
+    from deeplab2_edge.samples import SampleSet
 
 _EXAMPLES = """\
 examples:
@@ -227,7 +228,8 @@ def _evaluate_checkpoint(
 ) -> "EvaluationReport | None":
     from deeplab2_edge.config import load_config
     from deeplab2_edge.experiments import find_config
-    from deeplab2_edge.samples import open_samples
+    from deeplab2_edge.models.engine import dataset_of
+    from deeplab2_edge.samples import open_samples, require_classes
     from deeplab2_edge.train.evaluation import evaluate_checkpoint
 
     config = load_config(find_config(args.model, args.config))
@@ -238,6 +240,9 @@ def _evaluate_checkpoint(
     data = open_samples(
         args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)
     )
+    _has_labels(args, data)
+    # Before a folder for the benchmark is made, and before the model is built.
+    require_classes(data, dataset_of(config).class_names, args.model)
     with _writer(args, data.info) as writer:
         return evaluate_checkpoint(
             config,
@@ -251,10 +256,10 @@ def _evaluate_checkpoint(
 
 
 def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport | None":
-    from deeplab2_edge.errors import DataError, UsageError
+    from deeplab2_edge.errors import UsageError
     from deeplab2_edge.metrics import evaluate_predictions
     from deeplab2_edge.runtime import PanopticSegmenter
-    from deeplab2_edge.samples import open_samples
+    from deeplab2_edge.samples import open_samples, require_classes
 
     if args.config or args.input_size:
         raise UsageError(
@@ -268,18 +273,8 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport 
         limit=args.limit,
         synthetic_size=segmenter.metadata.canvas,
     )
-    has_labels = data.samples[0].load_panoptic() is not None
-    if not has_labels and not args.official:
-        raise DataError(
-            f"{args.data}: {data.samples[0].name} has no label; evaluation compares "
-            "with labels (see `deeplab2-edge data check`)"
-        )
-    names, found = segmenter.metadata.class_names, data.info.class_names
-    if names != found:
-        raise UsageError(
-            f"{args.model} knows the classes {', '.join(names[:4])}, ... and the data "
-            f"{', '.join(found[:4])}, ...; name the right data set with --dataset"
-        )
+    has_labels = _has_labels(args, data)
+    require_classes(data, segmenter.metadata.class_names, args.model)
     with _writer(args, data.info) as writer:
         if not has_labels:
             _only_write(segmenter, data.samples, writer, args.quiet)
@@ -293,6 +288,20 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport 
             quiet=args.quiet,
             writer=writer,
         )
+
+
+def _has_labels(args: argparse.Namespace, data: "SampleSet") -> bool:
+    """Says whether there is something to measure, and refuses if there must be."""
+    from deeplab2_edge.errors import DataError
+
+    if data.samples[0].load_panoptic() is not None:
+        return True
+    if args.official:
+        return False
+    raise DataError(
+        f"{args.data}: {data.samples[0].name} has no label; evaluation compares "
+        "with labels (see `deeplab2-edge data check`)"
+    )
 
 
 def _only_write(

@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deeplab2_edge.cli import main
+from deeplab2_edge.experiments import find_recipe
 from deeplab2_edge.images import write_png
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -85,6 +87,26 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err and captured.err.count("\n") == 1
+
+
+@pytest.mark.tf
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="install deeplab2-edge[train]")
+@pytest.mark.parametrize("data", ["folder", "synthetic"])
+@pytest.mark.parametrize("dataset", [None, "camvid", "cityscapes_panoptic"])
+def test_a_checkpoint_is_not_measured_on_other_classes(
+    street: Path, data: str, dataset: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = find_recipe("cityscapes_panoptic_mobilenet_v3_small_os32")
+    (street / "model").mkdir()
+    shutil.copy(recipe, street / "model" / "config.textproto")
+    words = ["--data", str(street) if data == "folder" else data]
+    words += ["--dataset", dataset] if dataset else []
+    assert main(["evaluate", str(street / "model"), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert "knows the classes road, sidewalk, building, wall, ..." in captured.err
+    assert "and the data sky, " in captured.err
+    assert "name the right data set with --dataset" in captured.err
 
 
 @pytest.fixture
