@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 REFERENCE ?= $(abspath ../shared/reference)
 
-.PHONY: help setup demo test test-all test-parity check format bench docs clean
+.PHONY: help setup demo test test-all test-parity test-functions check format bench docs clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-all: setup  ## also the slow ones
 
 test-parity: setup  ## models against all stored outputs in REFERENCE/models
 	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/models/test_parity.py
+
+test-functions: setup  ## everything around the models against REFERENCE/functions
+	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/functions
 
 check: setup  ## format, lint and types
 	$(BIN)/ruff format --check .

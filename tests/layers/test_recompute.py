@@ -73,7 +73,8 @@ def learn(model: Any, *, compiled: bool) -> tuple[dict[str, Any], dict[str, Any]
     gradients = (tf.function(step) if compiled else step)()
     paths = {id(v): path for path, v in variable_paths(model).items()}
     named = {
-        paths[id(v)]: g.numpy()
+        # Rows of a table come as slices.
+        paths[id(v)]: tf.convert_to_tensor(g).numpy()
         for v, g in zip(model.trainable_weights, gradients, strict=True)
     }
     return named, {p: v.numpy() for p, v in variable_paths(model).items()}
