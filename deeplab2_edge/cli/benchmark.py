@@ -42,7 +42,9 @@ def add_parser(subparsers: Any) -> None:
         "model", metavar="MODEL", help="a .tflite file made by `deeplab2-edge convert`"
     )
     parser.add_argument(
-        "--threads", metavar="N,N", help="numbers of threads to try (default: cores)"
+        "--threads",
+        metavar="N,N",
+        help="numbers to try (default: the usable cores, at most 4)",
     )
     parser.add_argument(
         "--input",

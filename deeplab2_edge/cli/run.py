@@ -70,7 +70,10 @@ def add_parser(subparsers: Any) -> None:
         "--no-overlay", action="store_true", help="do not draw pictures or videos"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="of the interpreter (default: cores)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the interpreter (default: the usable cores, at most 4)",
     )
     parser.add_argument(
         "--delegate", metavar="LIB", help="external delegate, e.g. libedgetpu.so.1"

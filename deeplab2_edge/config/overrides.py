@@ -62,7 +62,13 @@ def parse_override(message_type: type[Message], assignment: str) -> tuple[str, A
     if spec.kind is str and not re.match(r"""\[\s*(["']|\])|["']""", text):
         return path, [text] if spec.is_repeated else text
     owner = _owner_at(message_type, path)
-    parsed = parse_message(owner, f"{spec.name}: {text}", source=path)
+    try:
+        parsed = parse_message(owner, f"{spec.name}: {text}", source=path)
+    except ConfigError as error:
+        # A command line has no lines, and its path names the field.
+        fault = str(error).removeprefix(f"{path}:1: ")
+        fault = fault.removeprefix(f"field {spec.name}: ")
+        raise ConfigError(f"{path}: {fault}") from None
     value = getattr(parsed, spec.name)
     return path, list(value) if spec.is_repeated else value
 

@@ -37,7 +37,7 @@ def require_resolved(message: Message, field: str) -> Any:
             place = message.location(field)
             raise ConfigError(
                 f"{place + ': ' if place else ''}{field} is {text!r}; expected a real "
-                f"value for {found[0]}. Edit the file or override the field"
+                f"value for {found[0]}: give it with --set '{found[0]}=...'"
             )
     return value
 

@@ -119,7 +119,11 @@ def test_assignments_of_the_command_line(assignment: str, expected: Any) -> None
         ("=3", "expected path.of.field=value"),
         ("experiment_nam=3", "did you mean experiment_name"),
         ("model_options=3", "expected the path of one field inside the ModelOptions"),
-        ("train_dataset_options.batch_size=x", "found 'x'; expected a 32-bit integer"),
+        (
+            "train_dataset_options.batch_size=many",
+            "train_dataset_options.batch_size: found 'many'; expected a 32-bit integer",
+        ),
+        ("train_dataset_options.batch_size=8 8", "batch_size: found '8'; expected"),
     ],
 )
 def test_a_wrong_assignment_is_refused(assignment: str, message: str) -> None:
@@ -154,7 +158,7 @@ def test_using_a_placeholder_names_it_and_its_place() -> None:
         require_resolved(CONFIG.train_dataset_options, "file_pattern")
     assert str(caught.value) == (
         "f.textproto:11: file_pattern is '${TRAIN_SET}'; expected a real value for "
-        "${TRAIN_SET}. Edit the file or override the field"
+        "${TRAIN_SET}: give it with --set '${TRAIN_SET}=...'"
     )
     resolved = apply_overrides(CONFIG, {"${TRAIN_SET}": "a", "${VAL_SET}": "b"})
     options = resolved.train_dataset_options

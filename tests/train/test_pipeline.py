@@ -151,7 +151,9 @@ def test_records_without_labels_can_be_predicted_but_not_trained_on(
 
 
 def test_missing_files_are_named(options: DatasetOptions) -> None:
-    with pytest.raises(DataError, match="nowhere/\\*' matches no file"):
+    with pytest.raises(
+        DataError, match=r"nowhere/\*' matches no file; .* data build.* `data synth`"
+    ):
         batches(options.replace(file_pattern=("nowhere/*",)), 1)
 
 

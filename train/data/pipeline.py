@@ -121,7 +121,10 @@ def index_records(options: DatasetOptions) -> RecordIndex:
     for pattern in patterns:
         found = glob.glob(pattern)
         if not found:
-            raise DataError(f"file_pattern {pattern!r} matches no file")
+            raise DataError(
+                f"file_pattern {pattern!r} matches no file; `deeplab2-edge data build` "
+                "writes record files of your images, `data synth` of rendered scenes"
+            )
         files.update(found)
     ordered = tuple(sorted(files))
     places = [
