@@ -1,12 +1,15 @@
 """Backbones by name: the published ones, and those a user adds."""
 
+import functools
+import inspect
+import traceback
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from deeplab2_edge.backbones import max_deeplab, mobilenet_v3, resnet
 from deeplab2_edge.config import BackboneOptions
 from deeplab2_edge.config.backbones import add_backbone_name, require_backbone
-from deeplab2_edge.errors import ConfigError
+from deeplab2_edge.errors import ConfigError, DeepLabEdgeError
 from deeplab2_edge.layers.defaults import LayerDefaults
 
 
@@ -36,14 +39,20 @@ def register_backbone(name: str, build: Builder) -> None:
         build: Called when a model is built.
 
     Raises:
-        ConfigError: If the name is a published one or not in lower case.
+        ConfigError: If the name is a published one or not in lower case, or `build`
+            cannot be called like that.
     """
+    _require_builder(name, build)
     add_backbone_name(name)
     _own[name] = build
 
 
 def build_backbone(
-    image: Any, options: BackboneOptions, *, defaults: LayerDefaults
+    image: Any,
+    options: BackboneOptions,
+    *,
+    defaults: LayerDefaults,
+    feature_key: str | None = None,
 ) -> dict[str, Any]:
     """Builds the encoder a configuration names.
 
@@ -51,17 +60,20 @@ def build_backbone(
         image: `[B, H, W, C]`, normalized.
         options: Name, output stride and variant.
         defaults: What all layers share.
+        feature_key: Endpoint that a decoder reads at the output stride, which is
+            checked for a backbone of one's own; None: any may have it.
 
     Returns:
         Endpoints by name.
 
     Raises:
-        ConfigError: If the name is not known, or an option does not fit it.
+        ConfigError: If the name is not known, or an option does not fit it, or the
+            builder of a backbone of one's own fails.
     """
     name = require_backbone(options.name)
     if name in _own:
-        endpoints = dict(_own[name](image, options, defaults=defaults))
-        _refuse_other_strides(name, endpoints, image, options)
+        endpoints = _build_own(name, image, options, defaults)
+        _refuse_other_strides(name, endpoints, image, options, feature_key)
         return endpoints
     if name in mobilenet_v3.VARIANTS:
         return _build_mobilenet(image, name, options, defaults)
@@ -77,25 +89,127 @@ def build_backbone(
     return resnet.build_resnet(image, resnet.PRESETS[name], options, defaults=defaults)
 
 
+def _build_own(
+    name: str, image: Any, options: BackboneOptions, defaults: LayerDefaults
+) -> dict[str, Any]:
+    build = _own[name]
+    try:
+        endpoints = build(image, options, defaults=defaults)
+    except DeepLabEdgeError:
+        raise
+    except Exception as error:
+        # Keras writes several lines.
+        text = " ".join(str(error).split())
+        raise ConfigError(
+            f"backbone {name!r}, {_place(build, error)}: {type(error).__name__}: {text}"
+        ) from error
+    where = f"backbone {name!r}, {_place(build)}"
+    if not isinstance(endpoints, Mapping):
+        hint = ""
+        if endpoints is None:
+            hint = "; is `return` missing?"
+        elif isinstance(endpoints, tuple):
+            hint = "; build_network returns them and the memory"
+        raise ConfigError(
+            f"{where}: the builder returned {_kind(endpoints)}; expected a dictionary "
+            f"of endpoints{hint}"
+        )
+    for key, feature in endpoints.items():
+        if not isinstance(key, str) or not hasattr(feature, "shape"):
+            raise ConfigError(
+                f"{where}: the builder returned {_kind(feature)} as endpoint {key!r}; "
+                "expected a feature by name"
+            )
+    return dict(endpoints)
+
+
+def _require_builder(name: str, build: Any) -> None:
+    """Refuses what cannot be called as a `Builder`."""
+    if not callable(build):
+        raise ConfigError(
+            f"backbone {name!r}: the builder is {_kind(build)}; expected a function"
+        )
+    try:
+        signature = inspect.signature(build)
+    except ValueError:  # some that are written in C tell nothing
+        return
+    try:
+        signature.bind("image", "options", defaults="defaults")
+    except TypeError as error:
+        raise ConfigError(
+            f"backbone {name!r}, {_place(build)}: the builder takes {signature}: "
+            f"{error}; expected (image, options, *, defaults)"
+        ) from error
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _place(build: Any, error: Exception | None = None) -> str:
+    """Returns the file and line of a builder, or of where in its file it failed."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    build = inspect.unwrap(build)
+    if not hasattr(build, "__code__"):
+        build = getattr(build, "__call__", build)  # noqa: B004
+    code = getattr(build, "__code__", None)
+    if code is None:
+        return f"builder {build!r}"
+    line = code.co_firstlineno
+    if error is not None:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == code.co_filename:
+                line = frame.lineno or line
+    return f"{code.co_filename}:{line}"
+
+
 def _refuse_other_strides(
-    name: str, endpoints: Mapping[str, Any], image: Any, options: BackboneOptions
+    name: str,
+    endpoints: Mapping[str, Any],
+    image: Any,
+    options: BackboneOptions,
+    feature_key: str | None,
 ) -> None:
-    """Refuses a backbone of one's own without a feature at the output stride.
+    """Refuses a backbone of one's own without the feature at the output stride.
 
     Decoders would pool and dilate for another size than the feature has.
     """
-    stride = options.output_stride
-    wanted = tuple((side - 1) // stride + 1 for side in image.shape[1:3])
-    maps = {
-        key: tuple(x.shape[1:3]) for key, x in endpoints.items() if len(x.shape) == 4
-    }
-    if wanted not in maps.values():
-        found = ", ".join(f"{key} {size}" for key, size in maps.items())
+    wanted = options.output_stride
+    size = image.shape[1:3]
+    maps = {key: x.shape[1:3] for key, x in endpoints.items() if len(x.shape) == 4}
+    fitting = [key for key in maps if _has_stride(maps[key], size, wanted)]
+    if feature_key not in maps:  # also unknown ones: the decoder tells what there is
+        feature_key = None
+    if feature_key in fitting or (feature_key is None and fitting):
+        return
+    strides = {key: _stride_of(feature, size) for key, feature in maps.items()}
+    shown = ", ".join(f"{key} {stride}" for key, stride in strides.items())
+    field = "model_options.backbone.output_stride"
+    if feature_key is None:
         raise ConfigError(
-            f"model_options.backbone.output_stride is {stride}, but no feature of "
-            f"{name!r} is {wanted} for an image of {tuple(image.shape[1:3])} pixels; "
-            f"it gives {found or 'none'}"
+            f"{field} is {wanted}, but no feature of {name!r} has this stride (it "
+            f"gives {shown or 'none'}); set it to the stride of the one that "
+            "feature_key names, or change the strides of the blocks"
         )
+    others = f"decoder.feature_key to {' or '.join(fitting)}, or " if fitting else ""
+    raise ConfigError(
+        f"{field} is {wanted}, but {feature_key!r} of {name!r}, which "
+        f"model_options.decoder.feature_key names, has stride {strides[feature_key]} "
+        f"(strides: {shown}); set output_stride to {strides[feature_key]}, or {others}"
+        "change the strides of the blocks"
+    )
+
+
+def _has_stride(feature: Any, image: Any, stride: int) -> bool:
+    return tuple(feature) == tuple((side - 1) // stride + 1 for side in image)
+
+
+def _stride_of(feature: Any, image: Any) -> str:
+    for stride in (2**power for power in range(9)):
+        if _has_stride(feature, image, stride):
+            return str(stride)
+    return f"of {'x'.join(map(str, feature))} pixels"
 
 
 def _build_mobilenet(

@@ -6,13 +6,14 @@ as one.
 
 import functools
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
+from deeplab2_edge.layers import stem as stems
 from deeplab2_edge.layers.activations import activate
 from deeplab2_edge.layers.axial_block import Block, axial_block
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.recompute import recomputed
-from deeplab2_edge.layers.stem import stem
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Stage:
     name: str
     blocks: tuple[Block, ...]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name is {self.name!r}; must be text such as '_stage3'")
+        _require_tuple("blocks", self.blocks, Block)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -36,13 +42,49 @@ class Network:
     Attributes:
         stages: In order. The output of `_stage3` is the endpoint `stage3`, and its
             activated form `res3`.
-        stem: Kind of stem, see `layers.stem`.
+        stem: `"resnet"`, `"resnet_beta"` or `"wider_resnet"`, see `layers.stem`.
         stem_width_multiplier: Of the stem's channels.
     """
 
     stages: tuple[Stage, ...]
     stem: str = "resnet"
     stem_width_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_tuple("stages", self.stages, Stage)
+        if not self.stages:
+            raise ValueError("stages is empty; a network has at least one stage")
+        names = [stage.name for stage in self.stages]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"two stages are named {twice[0]!r}; names are checkpoint paths and "
+                "must differ"
+            )
+        if self.stem not in stems.KINDS:
+            raise ValueError(
+                f"stem is {self.stem!r}; must be one of {', '.join(stems.KINDS)}"
+            )
+        width = self.stem_width_multiplier
+        if not isinstance(width, Real) or not width > 0:
+            raise ValueError(
+                f"stem_width_multiplier is {width!r}; must be a number above 0"
+            )
+
+
+def _require_tuple(name: str, value: Any, kind: type) -> None:
+    """Refuses one member where a tuple of them belongs, and members of another kind."""
+    if isinstance(value, kind):
+        raise ValueError(
+            f"{name} is one {kind.__name__}; {name} must be a tuple: is a comma "
+            f"missing? ({kind.__name__.lower()},)"
+        )
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"{name} is {value!r}; must be a tuple of {kind.__name__}")
+    for member in value:
+        if not isinstance(member, kind):
+            raise ValueError(
+                f"{name} holds {member!r}; must hold {kind.__name__} alone"
+            )
 
 
 def build_network(
@@ -66,7 +108,7 @@ def build_network(
         Endpoints and the memory. `stage1` is the stem unless the table has a stage of
         that name; `resK` is the activated `stageK`, `backbone_output` the last one.
     """
-    x = stem(
+    x = stems.stem(
         image,
         f"{path}/_stem",
         network.stem,

@@ -14,7 +14,7 @@ from typing import Any
 from deeplab2_edge.backbones.residual import Network, Stage, build_network
 from deeplab2_edge.config import BackboneOptions
 from deeplab2_edge.layers.axial_attention import AttentionOptions
-from deeplab2_edge.layers.axial_block import Block, Transformer
+from deeplab2_edge.layers.axial_block import ATTENTION_KINDS, Block, Transformer
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dual_path import DualPathOptions
 
@@ -203,7 +203,8 @@ def compile_blocks(
                 stride=stride if index == 0 and in_stride < limit else 1,
                 rate=rate,
                 second_rate=max(rate, out_stride // limit) if index == 0 else rate,
-                use_sac=_is_beyond(out_stride, options.use_sac_beyond_stride),
+                use_sac=kind not in ATTENTION_KINDS
+                and _is_beyond(out_stride, options.use_sac_beyond_stride),
                 use_squeeze_excite=options.use_squeeze_and_excite,
                 keep_prob=_keep_prob(preset, options, current),
                 attention=preset.group.attention,

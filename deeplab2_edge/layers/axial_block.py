@@ -11,8 +11,11 @@ References:
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 from deeplab2_edge.layers.activations import activate
@@ -29,6 +32,7 @@ from deeplab2_edge.optional import require
 tf_keras: Any = require("tf_keras", extra="train")
 
 KINDS = ("basic", "bottleneck", "axial", "global")
+ATTENTION_KINDS = ("axial", "global")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Block:
         stride: 1 or 2, in the first 3x3 convolution or the attention.
         rate: Dilation of the (first) 3x3 convolution.
         second_rate: Dilation of a basic block's second convolution.
-        use_sac: Make 3x3 convolutions switchable atrous ones.
+        use_sac: Make 3x3 convolutions switchable atrous ones; not in attention blocks,
+            which have none.
         use_squeeze_excite: End the branch in a simplified squeeze-and-excite.
         keep_prob: Probability that a sample keeps the branch in training.
         attention: Options of an attention block.
@@ -82,11 +87,62 @@ class Block:
             raise ValueError(
                 f"filters is {self.filters}; {self.kind} blocks have {wanted} widths"
             )
+        for width in self.filters:
+            _require_whole("filters", width)
+        for name in ("stride", "rate", "second_rate"):
+            _require_whole(name, getattr(self, name))
+        if self.stride > 2:
+            raise ValueError(
+                f"stride is {self.stride}; must be 1 or 2: divide it among several "
+                "blocks"
+            )
         if self.stride > 1 and self.rate > 1:
             raise ValueError(
                 f"stride is {self.stride} and rate {self.rate}; a convolution either "
                 "strides or is dilated"
             )
+        if not (isinstance(self.keep_prob, Real) and 0 < self.keep_prob <= 1):
+            raise ValueError(
+                f"keep_prob is {self.keep_prob!r}; must be a probability above 0, at "
+                "most 1"
+            )
+        for name, type_ in (
+            ("attention", AttentionOptions),
+            ("transformer", Transformer),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, type_) and (name, value) != ("transformer", None):
+                raise ValueError(f"{name} is {value!r}; must be {type_.__name__}(...)")
+        if self.kind in ATTENTION_KINDS:
+            self._check_attention()
+
+    def _check_attention(self) -> None:
+        if self.use_sac:
+            raise ValueError(
+                f"use_sac is True, but {self.kind} blocks have no 3x3 convolution that "
+                "could be a switchable atrous one; leave it out, or use it in a basic "
+                "or bottleneck block"
+            )
+        heads, filters = self.attention.num_heads, self.filters[1]
+        expansions = (self.attention.key_expansion, self.attention.value_expansion)
+        if any(round(filters * expansion) % heads for expansion in expansions):
+            multiple = math.lcm(
+                *(
+                    (heads / Fraction(expansion).limit_denominator(64)).numerator
+                    for expansion in expansions
+                    if expansion > 0
+                )
+            )
+            raise ValueError(
+                f"filters is {filters}; the {heads} heads of {self.kind} blocks share "
+                f"the channels: filters must be a multiple of {multiple}"
+            )
+
+
+def _require_whole(name: str, value: Any) -> None:
+    """Refuses what is no count; `True` is none either."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; must be a whole number of at least 1")
 
 
 def basic(filters: int, **options: Any) -> Block:
@@ -96,11 +152,13 @@ def basic(filters: int, **options: Any) -> Block:
         filters: Base width; every row here outputs four times its base width.
         options: Further fields of `Block`.
     """
+    _require_whole("filters", filters)
     return Block("basic", (4 * filters, 4 * filters), **options)
 
 
 def bottleneck(filters: int, **options: Any) -> Block:
     """Makes a row 1x1, 3x3, 1x1 of widths `filters`, `filters`, `4 * filters`."""
+    _require_whole("filters", filters)
     return Block("bottleneck", (filters, filters, 4 * filters), **options)
 
 
@@ -113,11 +171,15 @@ def axial(filters: int, *, expansion: int = 2, **options: Any) -> Block:
         expansion: Width of the first 1x1 convolution, over `filters`.
         options: Further fields of `Block`.
     """
+    _require_whole("filters", filters)
+    _require_whole("expansion", expansion)
     return Block("axial", (filters * expansion, filters, 4 * filters), **options)
 
 
 def global_(filters: int, *, expansion: int = 2, **options: Any) -> Block:
     """Makes a row 1x1, attention among all pixels, 1x1; arguments as `axial`."""
+    _require_whole("filters", filters)
+    _require_whole("expansion", expansion)
     options.setdefault("attention", WITHOUT_POSITIONS)
     return Block("global", (filters * expansion, filters, 4 * filters), **options)
 

@@ -9,6 +9,8 @@ from typing import Any
 from deeplab2_edge.layers.conv import conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 
+KINDS = ("resnet", "resnet_beta", "wider_resnet")
+
 
 def stem(
     image: Any,

@@ -1,6 +1,7 @@
 """Builds a network from an experiment configuration."""
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,7 @@ def build_model(
         ConfigError: If the configuration asks for a network that is not known, or
             for one that cannot be built at this size.
     """
+    _require_size(input_size)
     solver = config.trainer_options.solver_options
     defaults = LayerDefaults(
         batch_norm_momentum=solver.batchnorm_momentum,
@@ -110,9 +112,7 @@ def _build(
         frames = _encode_two_frames(normalized, config, defaults)
     else:
         # Further channels belong to the one frame, also where they show another.
-        frames = [
-            build_backbone(normalized, config.model_options.backbone, defaults=defaults)
-        ]
+        frames = [_encode(normalized, config, defaults)]
     outputs = build_heads(
         *frames,
         config,
@@ -169,6 +169,17 @@ def scaled_size(side: int, stride: int) -> int:
     return (side - 1) // stride + 1
 
 
+def _require_size(input_size: Any) -> None:
+    try:
+        sides = [operator.index(side) for side in input_size]
+    except TypeError:
+        sides = []
+    if len(sides) != 2 or min(sides) < 1:
+        raise ConfigError(
+            f"input_size is {input_size!r}; expected (height, width) in pixels"
+        )
+
+
 def _meta_architecture(config: ExperimentOptions) -> str:
     name = config.model_options.meta_architecture
     if name is None or name not in _HEADS:
@@ -218,6 +229,15 @@ def _as_float32(output: Any, name: str) -> Any:
     )(output)
 
 
+def _encode(
+    image: Any, config: ExperimentOptions, defaults: LayerDefaults
+) -> dict[str, Any]:
+    model = config.model_options
+    # MaX-DeepLab decodes a feature that may be finer.
+    key = None if model.max_deeplab is not None else model.decoder.feature_key
+    return build_backbone(image, model.backbone, defaults=defaults, feature_key=key)
+
+
 def _encode_two_frames(
     image: Any, config: ExperimentOptions, defaults: LayerDefaults
 ) -> list[dict[str, Any]]:
@@ -226,7 +246,7 @@ def _encode_two_frames(
     The encoder is a model inside the model; its layers keep their full names.
     """
     frame = tf_keras.Input((*image.shape[1:3], _RGB), batch_size=image.shape[0])
-    features = build_backbone(frame, config.model_options.backbone, defaults=defaults)
+    features = _encode(frame, config, defaults)
     encoder = tf_keras.Model(frame, features, name=vip_deeplab.ENCODER)
     return [encoder(image[..., :_RGB]), encoder(image[..., _RGB:])]
 

@@ -96,6 +96,14 @@ def test_switchable_atrous_convolution_takes_whole_stages() -> None:
     assert not any(block.use_sac for block in table["_stage4"].blocks)
 
 
+def test_attention_blocks_leave_the_switch_to_convolutions() -> None:
+    table = stages("axial_swidernet", output_stride=16, use_sac_beyond_stride=8)
+    blocks = [block for stage in table.values() for block in stage.blocks]
+    assert {(block.kind, block.use_sac) for block in blocks} == {
+        *(("basic", False), ("basic", True), ("axial", False))
+    }
+
+
 def test_linear_stochastic_depth_follows_the_stride_in_front_of_a_block() -> None:
     options = {"drop_path_keep_prob": 0.8, "drop_path_schedule": "linear"}
 

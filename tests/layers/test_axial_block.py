@@ -1,5 +1,6 @@
 """The general block: every kind of row, and what it promises."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,7 @@ def test_striding_and_dilation_exclude_each_other() -> None:
         ("conv", (8, 8), "kind is 'conv'; must be one of"),
         ("basic", (8, 8, 8), "basic blocks have 2 widths"),
         ("axial", (8, 8), "axial blocks have 3 widths"),
+        ("basic", (8, 0), "filters is 0; must be a whole number of at least 1"),
     ],
 )
 def test_impossible_rows_are_refused(
@@ -127,3 +129,46 @@ def test_impossible_rows_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Block(kind, filters)
+
+
+@pytest.mark.parametrize("row", [basic, bottleneck, axial, global_])
+@pytest.mark.parametrize("filters", [0, -8, "8", 8.5, True, None])
+def test_widths_are_whole_numbers(row: Any, filters: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        row(filters)
+    assert str(caught.value) == (
+        f"filters is {filters!r}; must be a whole number of at least 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("stride", 3, "stride is 3; must be 1 or 2"),
+        ("stride", 1.0, "stride is 1.0; must be a whole number"),
+        ("rate", 0, "rate is 0; must be a whole number"),
+        ("keep_prob", 0, "keep_prob is 0; must be a probability above 0"),
+        ("keep_prob", "1", "keep_prob is '1'; must be a probability above 0"),
+        ("attention", 8, r"attention is 8; must be AttentionOptions\(...\)"),
+        ("transformer", 64, r"transformer is 64; must be Transformer\(...\)"),
+    ],
+)
+def test_fields_are_checked(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bottleneck(8, **{field: value})
+
+
+@pytest.mark.parametrize("row", [axial, global_])
+def test_attention_rows_divide_their_width_among_heads(row: Any) -> None:
+    with pytest.raises(ValueError, match="filters is 12; the 8 .* a multiple of 8$"):
+        row(12)
+    halved = dataclasses.replace(row(8).attention, key_expansion=0.5)
+    with pytest.raises(ValueError, match="filters is 8; .* a multiple of 16$"):
+        row(8, attention=halved)
+    assert row(16, attention=halved).filters == (32, 16, 64)
+
+
+@pytest.mark.parametrize("row", [axial, global_])
+def test_attention_rows_have_nothing_to_switch(row: Any) -> None:
+    with pytest.raises(ValueError, match="use_sac is True, but .* no 3x3 convolution"):
+        row(16, use_sac=True)

@@ -176,6 +176,15 @@ def test_a_backbone_of_ones_own_serves_every_architecture() -> None:
         assert "encoder/level1/kernel" in variable_paths(model)
 
 
+@pytest.mark.parametrize("size", [129, (129,), (33, 65, 3), (0, 65), (33.0, 65), "129"])
+def test_a_size_is_two_whole_numbers(size: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_model(experiment("deeplab_v3"), input_size=size)
+    assert str(caught.value) == (
+        f"input_size is {size!r}; expected (height, width) in pixels"
+    )
+
+
 @pytest.mark.parametrize("architecture", ["panoptic_deeplab", "vip_deeplab"])
 def test_a_single_pixel_of_offsets_is_refused(architecture: str) -> None:
     with pytest.raises(
