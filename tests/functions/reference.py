@@ -42,12 +42,15 @@ def load_cases(path: Path) -> dict[str, Case]:
         for key in arrays.files:
             name, part = key.split("/", 1)
             case = cases.setdefault(name, Case(name, {}, {}, {}))
+            value = arrays[key]
+            if value.dtype == np.float16:  # stored so where nothing is lost
+                value = value.astype(np.float32)
             if part == "config":
-                case.config.update(json.loads(str(arrays[key])))
+                case.config.update(json.loads(str(value)))
             elif part.startswith("in/"):
-                case.inputs[part.removeprefix("in/")] = arrays[key]
+                case.inputs[part.removeprefix("in/")] = value
             elif part.startswith("out/"):
-                case.outputs[part.removeprefix("out/")] = arrays[key]
+                case.outputs[part.removeprefix("out/")] = value
             else:
                 raise ValueError(f"{path}: {key} is neither config, input nor output")
     return cases

@@ -134,7 +134,7 @@ def dataset_info(published: dict[str, Any]) -> DatasetInfo:
         num_classes=num_classes,
         ignore_label=published["ignore_label"],
         label_divisor=published["panoptic_label_divisor"],
-        thing_ids=tuple(published["class_has_instances_list"]),
+        thing_ids=tuple(sorted(published["class_has_instances_list"])),
         class_names=tuple(f"class {number}" for number in range(num_classes)),
         colors=((0, 0, 0),) * num_classes,
         is_video=published["is_video_dataset"],

@@ -344,25 +344,38 @@ def test_parts_that_records_lack_are_named(
         batches(options.replace(**changes), 1, has_depth=has_depth)
 
 
-def test_too_many_things_are_told_in_a_sentence(
-    options: DatasetOptions, tmp_path: Path
-) -> None:
-    two_cars = frame(0).panoptic.copy()
-    two_cars[0] = 8 * INFO.label_divisor + 2
-    image = records.Frame(frame(0).image, two_cars)
-    path = tmp_path / "many.tfrecord"
+def write_crossing(folder: Path, panoptic_id: int, options: Any) -> DatasetOptions:
+    """Writes one image, "crossing", with one more segment."""
+    panoptic = frame(0).panoptic.copy()
+    panoptic[0] = panoptic_id
+    image = records.Frame(frame(0).image, panoptic)
+    path = folder / "crossing.tfrecord"
     records.write_records(path, [records.encode_example(image, filename="crossing")])
-    changes = {"thing_id_mask_annotations": True, "max_thing_id": 1}
-    options = options.replace(
+    return options.replace(  # type: ignore[no-any-return]
         file_pattern=(str(path),),
         crop_size=(20, 30),
         augmentations=AugmentationOptions(),
-        **changes,
     )
+
+
+def test_too_many_things_are_told_in_a_sentence(
+    options: DatasetOptions, tmp_path: Path
+) -> None:
+    options = write_crossing(tmp_path, 8 * INFO.label_divisor + 2, options)
+    options = options.replace(thing_id_mask_annotations=True, max_thing_id=1)
     message = "^the input pipeline stopped: crossing: holds 2 things, but max_thing_id"
     with pytest.raises(DataError, match=message) as caught, readable_errors():
         batches(options, 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_does_not_exist_is_told_in_a_sentence(
+    options: DatasetOptions, tmp_path: Path
+) -> None:
+    options = write_crossing(tmp_path, 12 * INFO.label_divisor, options)
+    message = "crossing: a pixel has the panoptic id 12000, of class 12; camvid has"
+    with pytest.raises(DataError, match=message), readable_errors():
+        batches(options, 1)
 
 
 @pytest.mark.parametrize("augmentations", [AugmentationOptions(), PASTING])

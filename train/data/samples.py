@@ -30,6 +30,7 @@ from deeplab2_edge.train.data.targets import (
     semantic_targets,
     thing_id_targets,
 )
+from deeplab2_edge.train.data.traced_checks import check
 
 tf = require("tensorflow", extra="train")
 
@@ -133,6 +134,10 @@ def training_sample(
         also `panoptic_gt` `[h, w]` int32, those of `instance_targets` and, as asked
         for, of `thing_id_targets`, `next_frame_targets` (then also `next_image`) or
         `motion_targets`; `depth_gt` `[h, w, 1]` float32 metres.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run, if a label has a class that the data
+            set has not, and as `thing_id_targets` and `paste_segments`.
     """
     view = training_view(_stored_view(record, settings), settings.view, draws)
     if settings.pasting is not None and settings.pasted_view is not None:
@@ -219,6 +224,7 @@ def _targets(
     """Makes the targets of a view, and the heat map of the previous centers."""
     label = view.label
     segments = find_segments(label[..., 0], settings.info)
+    _check_classes(segments, settings.info, record[records.IMAGE_NAME])
     targets = semantic_targets(segments, settings.targets)
     heatmap = None
     if settings.targets.has_instances:
@@ -245,6 +251,22 @@ def _second_frame_targets(
         previous = find_segments(label[..., 1], settings.info)
         return motion_targets(segments, previous, settings.targets, draws)
     return {}, None
+
+
+def _check_classes(segments: Segments, info: DatasetInfo, image_name: Any) -> None:
+    """Refuses classes that the data set does not have, before a loss meets them."""
+    is_known = (segments.classes >= 0) & (segments.classes < info.num_classes)
+    is_wrong = ~is_known & ~segments.is_ignored
+    check(
+        ~tf.reduce_any(is_wrong),
+        image_name,
+        ": a pixel has the panoptic id ",
+        tf.gather(segments.ids, tf.argmax(is_wrong)),
+        ", of class ",
+        tf.gather(segments.classes, tf.argmax(is_wrong)),
+        f"; {info.name} has classes 0 to {info.num_classes - 1} and the ignored label "
+        f"{info.ignore_label}, with a divisor of {info.label_divisor}",
+    )
 
 
 def _second_image(view: View, settings: SampleSettings) -> dict[str, Any]:
