@@ -87,7 +87,7 @@ def _canvas_of(config: ExperimentOptions) -> tuple[int, int]:
     if len(canvas) != 2:
         raise ConfigError(
             f"eval_dataset_options.crop_size is {list(canvas)}; expected height and "
-            "width of the canvas, or give a size"
+            "width of the canvas, or give a size (--input-size HxW)"
         )
     return canvas[0], canvas[1]
 

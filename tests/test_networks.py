@@ -80,5 +80,5 @@ def test_an_experiment_without_a_canvas_needs_one(tmp_path: Path) -> None:
     path = tmp_path / "own.textproto"
     path.write_text('model_options { backbone { name: "resnet50" } }')
     assert find_network(str(path), (65, 65)).canvas == (65, 65)
-    with pytest.raises(ConfigError, match="height and width"):
+    with pytest.raises(ConfigError, match="height and width .*--input-size HxW"):
         find_network(str(path))

@@ -48,6 +48,8 @@ def run_own_file(path: str) -> None:
     Raises:
         UsageError: If there is no such file, or it fails; the message names the line.
     """
+    if not Path(path).exists():
+        raise UsageError(f"--import is {path!r}: no such file")
     if not (path.endswith(".py") and Path(path).is_file()):
         raise UsageError(f"--import is {path!r}; expected a Python file, NAME.py")
     # Under its plain name it could hide a package.
@@ -61,9 +63,12 @@ def run_own_file(path: str) -> None:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame.lineno for frame in frames if frame.filename == spec.origin]
-        line = error.lineno if isinstance(error, SyntaxError) else own[-1]
-        raise UsageError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        if isinstance(error, SyntaxError) and not lines:
+            lines = [error.lineno]
+        place = f"{path}:{lines[-1]}" if lines and lines[-1] else path
+        text = " ".join(str(error).split())  # some write several lines
+        raise UsageError(f"{place}: {type(error).__name__}: {text}") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
     from deeplab2_edge.networks import Network
 
-_OUTPUT_STRIDES = (8, 16, 32)
+_EDGE_STRIDES = (8, 16, 32)
+_ALL_STRIDES = (4, *_EDGE_STRIDES)
 _EDGE_BACKBONES = ("mobilenet_v3_small", "mobilenet_v3_large")
 _EDGE_CANVAS = (257, 513)
 # Decoder width -> recipe that has it.
@@ -52,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--architecture", metavar="NAME", help="only this one")
     parser.add_argument("--backbone", metavar="NAME", help="only this one")
     parser.add_argument(
-        "--output-stride", type=int, choices=_OUTPUT_STRIDES, help="only this one"
+        "--output-stride", type=int, choices=_ALL_STRIDES, help="only this one"
     )
     parser.add_argument(
         "--input-size",
@@ -93,15 +94,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    from deeplab2_edge.config.backbones import unknown_backbone
+    from deeplab2_edge.config.backbones import out_of_scope, unknown_backbone
     from deeplab2_edge.config.textformat import nearest
     from deeplab2_edge.errors import UsageError
     from deeplab2_edge.networks import ARCHITECTURES
 
     if args.architecture and args.architecture not in ARCHITECTURES:
+        later = out_of_scope(args.architecture)
+        hint = f"; {later}" if later else nearest(args.architecture, ARCHITECTURES)
         raise UsageError(
             f"--architecture is {args.architecture!r}; expected one of "
-            f"{', '.join(ARCHITECTURES)}{nearest(args.architecture, ARCHITECTURES)}"
+            f"{', '.join(ARCHITECTURES)}{hint}"
         )
     if args.backbone and (fault := unknown_backbone(args.backbone)):
         raise UsageError(f"--backbone is {args.backbone!r}; {fault}")
@@ -144,7 +147,7 @@ def _edge_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     canvas = args.input_size or _EDGE_CANVAS
     networks, widths = [], {}
     for backbone in _EDGE_BACKBONES:
-        for stride in _OUTPUT_STRIDES:
+        for stride in _EDGE_STRIDES:
             for width in (args.width,) if args.width else _WIDTHS:
                 config = load_experiment(
                     _WIDTHS[width],

@@ -103,15 +103,22 @@ def unknown_backbone(name: str) -> str:
     known, wanted = backbone_names(), name.lower()
     if wanted in known:
         return ""
-    for part, system in _OUT_OF_SCOPE.items():
-        if part in wanted:
-            return (
-                f"not supported: {system} is outside this version's scope, which ends "
-                f"with MaX-DeepLab; expected one of {', '.join(known)}"
-            )
+    expected = f"expected one of {', '.join(known)}"
+    if later := out_of_scope(wanted):
+        return f"not supported: {later}; {expected}"
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"expected one of {', '.join(known)}{hint}"
+    return f"{expected}; a backbone of your own? add --import FILE{hint}"
+
+
+def out_of_scope(name: str) -> str:
+    """Says that a name belongs to a later system, or returns ""."""
+    for part, system in _OUT_OF_SCOPE.items():
+        if part in name.lower():
+            return (
+                f"{system} is outside this version's scope, which ends with MaX-DeepLab"
+            )
+    return ""
 
 
 def require_backbone(name: str) -> str:

@@ -4,8 +4,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from deeplab2_edge.config.backbones import out_of_scope
 from deeplab2_edge.config.placeholders import substitute
-from deeplab2_edge.config.schema import FieldSpec, Message, MessageT, check_value
+from deeplab2_edge.config.schema import (
+    FieldSpec,
+    Message,
+    MessageT,
+    ModelOptions,
+    check_value,
+)
 from deeplab2_edge.config.textformat import nearest, parse_message
 from deeplab2_edge.errors import ConfigError
 
@@ -91,6 +98,8 @@ def _lookup(owner: type[Message], name: str, path: str) -> FieldSpec:
     specs = owner.specs()
     if name not in specs:
         hint = nearest(name, specs) or f"; it has {', '.join(specs)}"
+        if owner is ModelOptions and (later := out_of_scope(name)):
+            hint = f": {later}"
         raise ConfigError(f"override {path}: {owner.__name__} has no {name!r}{hint}")
     return specs[name]
 

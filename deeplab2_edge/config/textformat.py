@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from deeplab2_edge.config.backbones import out_of_scope
 from deeplab2_edge.config.schema import (
     ExperimentOptions,
     FieldSpec,
@@ -235,6 +236,8 @@ class _Parser:
                     "; it is a field of ModelOptions: put it into model_options { }, "
                     "or begin the file with '# proto-message: ModelOptions'"
                 )
+            if message_type is ModelOptions and (later := out_of_scope(token.text)):
+                hint = f": {later}"
             self._fail(token.line, f"{where} has no field {shown(token.text)}{hint}")
         return specs[token.text]
 

@@ -81,7 +81,7 @@ def load_engine(
     if len(size) != 2:
         raise ConfigError(
             "eval_dataset_options.crop_size is not set; it is the canvas of the "
-            "evaluation: set it, or give a size"
+            "evaluation: set it, or give a size (--input-size HxW)"
         )
     model = build_model(config, input_size=size, batch_size=1)
     load_weights(model, checkpoint)

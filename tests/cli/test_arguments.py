@@ -54,7 +54,9 @@ def test_own_files_run_before_the_command(
             "from deeplab2_edge.errors import ConfigError\nraise ConfigError('no')\n",
             "deeplab2-edge recipes: no\n",
         ),
-        (None, "my_own.py'; expected a Python file, NAME.py"),
+        (None, "my_own.py': no such file"),
+        ("raise ValueError('a\\nb')\n", "my_own.py:1: ValueError: a b\n"),
+        ("# \0\n", "source code string cannot contain null bytes"),
     ],
 )
 def test_an_own_file_that_fails_is_one_line_with_its_place(
@@ -70,6 +72,16 @@ def test_an_own_file_that_fails_is_one_line_with_its_place(
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_an_own_file_is_a_python_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "my_own.txt"
+    own.write_text("pass\n", encoding="utf-8")
+    for path in (own, tmp_path):
+        assert main(["recipes", "--import", str(path)]) == 2
+        assert "'; expected a Python file, NAME.py\n" in capsys.readouterr().err
 
 
 def test_what_builds_networks_takes_own_files() -> None:

@@ -84,6 +84,12 @@ def test_mistakes_name_what_would_be_right(capsys: pytest.CaptureFixture[str]) -
     assert "did you mean panoptic_deeplab" in refused(
         capsys, "--architecture", "panoptic_deeplb"
     )
+    assert "; kMaX-DeepLab is outside this version's scope" in refused(
+        capsys, "--architecture", "kmax_deeplab"
+    )
+    assert "no network has --output-stride 4; " in refused(
+        capsys, "--output-stride", "4"
+    )
     assert "did you mean resnet50" in refused(capsys, "--backbone", "resnet5")
     assert refused(capsys, "--backbone", "axial_resnet_s").startswith(
         "no network has --backbone axial_resnet_s; "

@@ -38,6 +38,9 @@ def test_an_unknown_name_answers_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'resnet5O'; expected one of mobile.*; did "):
         require_backbone("resnet5O")
     assert "did you mean axial_swidernet" in unknown_backbone("axial_swidenet")
+    own = "; a backbone of your own? add --import FILE"
+    assert unknown_backbone("street_hybrid").endswith(own)
+    assert own not in unknown_backbone("moat_0")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from deeplab2_edge.config import (
     ExperimentOptions,
     parse_config,
+    parse_override,
     unresolved_placeholders,
     validate_config,
 )
@@ -205,6 +206,23 @@ def test_a_later_mask_transformer_is_told_to_be_out_of_scope_and_nothing_else() 
     assert str(caught.value).startswith(
         "kmax.textproto:9: model_options.backbone.name is 'kmax_convnext_tiny'; not "
         "supported: kMaX-DeepLab is outside this version's scope"
+    )
+
+
+def test_a_later_architecture_is_told_to_be_out_of_scope() -> None:
+    later = (
+        ": kMaX-DeepLab is outside this version's scope, which ends with MaX-DeepLab"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_config("model_options {\n  kmax_deeplab { }\n}", source="a.textproto")
+    assert str(caught.value) == (
+        f"a.textproto:2: ModelOptions has no field 'kmax_deeplab'{later}"
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_override(ExperimentOptions, "model_options.kmax_deeplab.x=1")
+    assert str(caught.value) == (
+        "override model_options.kmax_deeplab.x: ModelOptions has no "
+        f"'kmax_deeplab'{later}"
     )
 
 

@@ -175,6 +175,12 @@ def test_every_architecture_has_a_data_set_but_not_an_engine(
         load_engine(config, "no checkpoint is read")
 
 
+def test_a_missing_canvas_names_the_option() -> None:
+    config = apply_overrides(tiny_config(), {"eval_dataset_options.crop_size": None})
+    with pytest.raises(ConfigError, match="crop_size is not set; .*--input-size HxW"):
+        load_engine(config, "no checkpoint is read")
+
+
 def test_a_missing_semantic_head_is_named() -> None:
     config = tiny_config()
     head = "model_options.panoptic_deeplab.semantic_head"
