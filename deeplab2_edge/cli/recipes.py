@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
 
 _PLACEHOLDERS = ("${INIT_CHECKPOINT}", "${TRAIN_SET}", "${VAL_SET}")
+# In the header of a recipe.
+_TRAIN_COMMAND = re.compile(
+    r"^#   deeplab2-edge train .*(?:\n#     --set .*)*", re.MULTILINE
+)
 _EXAMPLES = """\
 examples:
   deeplab2-edge recipes
@@ -214,7 +218,10 @@ def _copy(recipe: Recipe, args: argparse.Namespace) -> None:
         stride = apply_overrides(config, changes).model_options.backbone.output_stride
         check_size(args.crop_size, stride, "--crop-size")
     text = edit_text(recipe.text, changes, source=recipe.name)
-    text = _with_own_header(text, recipe.name, output)
+    body = text.partition("\n\n")[2]
+    left = [name for name in _PLACEHOLDERS if name in body]
+    command = _train_command(recipe.text, left, args)
+    text = _with_own_header(text, recipe.name, command)
     copy = parse_config(text, source=str(output))
     validate_config(copy, get_dataset(copy.train_dataset_options.dataset))
     with atomic_write(output) as temporary:
@@ -223,16 +230,40 @@ def _copy(recipe: Recipe, args: argparse.Namespace) -> None:
         print(json.dumps({"output": str(output), "copied": recipe.name}, indent=1))
         return
     print(f"copied {recipe.name} to {output}")
-    if left := [name for name in _PLACEHOLDERS if name in text.partition("\n\n")[2]]:
+    if left:
         print(f"left to fill in, there or with --set: {', '.join(left)}")
-    print(f"train it: deeplab2-edge train {shlex.quote(str(output))} --output runs")
+    if _TRAIN_COMMAND.search(recipe.text):  # some are no more than a network
+        print("train it:\n  " + " \\\n    ".join(command))
 
 
-def _with_own_header(text: str, name: str, output: Path) -> str:
-    """Returns the copy with the command that trains it and with its origin."""
+def _train_command(
+    text: str, placeholders: list[str], args: argparse.Namespace
+) -> list[str]:
+    """Returns, in lines, what trains the copy.
+
+    Args:
+        text: The recipe, whose header has values to fill in.
+        placeholders: Those that the copy still has.
+        args: Of the command.
+    """
+    values = dict(re.findall(r"^#     --set '(\$\{\w+\})=(.*)'", text, re.MULTILINE))
+    if args.dataset:  # its records lie in another folder
+        for name, split in (("${TRAIN_SET}", "train"), ("${VAL_SET}", "val")):
+            values[name] = f"records/{Path(args.dataset).stem}/{split}-*.tfrecord"
+    words = [shlex.quote(args.output)]
+    words += [f"--import {shlex.quote(path)}" for path in args.imports]
+    lines = [f"deeplab2-edge train {' '.join(words)} --output runs"]
+    for name in placeholders:
+        assignment = f"{name}={values.get(name, '')}"
+        lines.append(f"--set {shlex.quote(assignment)}")
+    return lines
+
+
+def _with_own_header(text: str, name: str, command: list[str]) -> str:
+    """Returns the copy with the command that trains it, in lines, and its origin."""
     header, _, body = text.partition("\n\n")
-    header = re.sub(r"\n#     --set '\$\{EXPERIMENT_NAME\}.*", "", header)
-    header = header.replace(f" train {name} ", f" train {shlex.quote(str(output))} ")
+    lines = "#   " + " \\\n#     ".join(command)
+    header = _TRAIN_COMMAND.sub(lambda _: lines, header)
     copied = f"# Copied from the recipe {name}, which is described by what follows."
     header = header.replace("# Published as: ", f"{copied}\n# Published as: ")
     return f"{header}\n\n{body}"

@@ -87,7 +87,13 @@ def test_a_copy_fits_the_users_data(
     assert "left to fill in, there or with --set: ${INIT_CHECKPOINT}, ${VAL_SET}" in (
         told
     )
-    assert f"deeplab2-edge train '{output}' --output runs" in told
+    initial = "checkpoints/resnet50_imagenet1k_strong_training_strategy"
+    command = [
+        f"deeplab2-edge train '{output}' --output runs",
+        f"--set '${{INIT_CHECKPOINT}}={initial}'",
+        "--set '${VAL_SET}=records/mine/val-*.tfrecord'",
+    ]
+    assert "train it:\n  " + " \\\n    ".join(command) in told
     config = load_config(output)
     assert config.experiment_name == "my street"
     model, train = config.model_options, config.train_dataset_options
@@ -103,9 +109,39 @@ def test_a_copy_fits_the_users_data(
         assert options.min_resize_value == options.max_resize_value == (257, 513)
     header = output.read_text().partition("\n\n")[0]
     assert f"# Copied from the recipe {name}, " in header
-    assert f"train '{output}' --output runs" in header
-    assert "EXPERIMENT_NAME" not in header
+    assert "#\n#   " + " \\\n#     ".join(command) + "\n#\n" in header
+    assert "EXPERIMENT_NAME" not in header and "TRAIN_SET" not in header
     assert "Images are scaled to fit the crop" in output.read_text()
+
+
+def test_a_copy_remembers_what_it_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, output = tmp_path / "my own.py", tmp_path / "mine.textproto"
+    own.write_text("pass\n", encoding="utf-8")
+    name = "synthetic_street_mobilenet_v3_small"
+    arguments = ["--import", str(own), "--output", str(output)]
+    assert main(["recipes", name, *arguments]) == 0
+    told = capsys.readouterr().out
+    command = (
+        f"deeplab2-edge train {output} --import '{own}' --output runs \\\n"
+        "{0}  --set '${{TRAIN_SET}}=data/synthetic/train-*.tfrecord' \\\n"
+        "{0}  --set '${{VAL_SET}}=data/synthetic/val-*.tfrecord'\n"
+    )
+    assert told.endswith("train it:\n  " + command.format("  "))
+    text = output.read_text(encoding="utf-8")
+    assert "#   " + command.format("#   ") + "#\n" in text
+    assert text.count("deeplab2-edge data synth") == 2
+
+
+def test_a_network_without_training_is_not_said_to_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "mine.textproto"
+    name = "example_cityscapes_deeplabv3"
+    assert main(["recipes", name, "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"copied {name} to {output}\n"
+    assert "deeplab2-edge train" not in output.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", recipe_names())
