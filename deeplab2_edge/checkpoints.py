@@ -52,7 +52,7 @@ class LoadReport:
         missing: Paths of the model that the checkpoint lacks.
         unexpected: Paths of the checkpoint that the model lacks.
         mismatching: Paths of different shape, as `"path: found, expected"`.
-        explanation: What makes checkpoint and model different, and what to do about
+        explanations: What makes checkpoint and model different, and what to do about
             it; empty if they fit, or if nothing telling was found.
     """
 
@@ -61,7 +61,7 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatching: tuple[str, ...] = ()
-    explanation: str = ""
+    explanations: tuple[str, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -119,10 +119,10 @@ def load_weights(
     }
     report = _compare(contents, wanted)
     _refuse(report, len(wanted), contents, allow_partial=allow_partial)
-    reader = _open(contents.prefix)
+    reader = _open(contents)
     for path in report.loaded:
         stored = contents.variables[path]
-        wanted[path].assign(stored.value(_read(reader, contents.prefix, stored.key)))
+        wanted[path].assign(stored.value(_read(reader, contents.name, stored.key)))
     return report
 
 
@@ -231,10 +231,10 @@ def _compare(contents: CheckpointContents, wanted: Mapping[str, Any]) -> LoadRep
             f"{p}: found {stored[p].shape}, expected {shapes[p]}"
             for p in sorted(mismatching)
         ),
-        explanation=(
+        explanations=(
             explain(shapes, contents.shapes, is_foreign=contents.is_foreign)
             if missing or mismatching
-            else ""
+            else ()
         ),
     )
 
@@ -264,22 +264,23 @@ def _refuse(
         )
     else:
         return
-    explanation = report.explanation and f"; {report.explanation}"
-    raise CheckpointError(f"{contents.name}: {fault}{explanation}")
+    raise CheckpointError(
+        f"{contents.name}: {'; '.join((fault, *report.explanations))}"
+    )
 
 
-def _open(prefix: str) -> Any:
+def _open(contents: CheckpointContents) -> Any:
     """Opens a checkpoint, whose index was checked, for reading values."""
     try:
-        return tf.train.load_checkpoint(prefix)
+        return tf.train.load_checkpoint(contents.prefix)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{prefix}: cannot be read ({reason})") from None
+        raise CheckpointError(f"{contents.name}: cannot be read ({reason})") from None
 
 
-def _read(reader: Any, prefix: str, key: str) -> NDArray[Any]:
+def _read(reader: Any, name: str, key: str) -> NDArray[Any]:
     try:
         return np.asarray(reader.get_tensor(key))
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{prefix}: {key} is damaged ({reason})") from None
+        raise CheckpointError(f"{name}: {key} is damaged ({reason})") from None

@@ -7,8 +7,9 @@ from pathlib import Path
 from deeplab2_edge import assets
 from deeplab2_edge.checkpoint_files.archives import split_archive
 from deeplab2_edge.checkpoint_files.location import find_checkpoint
+from deeplab2_edge.config import load_config
 from deeplab2_edge.config.textformat import nearest
-from deeplab2_edge.errors import ConfigError
+from deeplab2_edge.errors import CheckpointError, ConfigError
 
 # Training leaves the experiment under this name beside its checkpoints.
 CONFIG_NAME = "config.textproto"
@@ -47,10 +48,25 @@ def find_config(checkpoint: str | Path, config: str | Path | None = None) -> Pat
             return others[0]
     where = split_archive(checkpoint)
     place = where[0] if where else folders[0]
+    similar = recipes_like(checkpoint)
+    like = (
+        f"; by its name {' or '.join(similar)}"
+        if similar
+        else " (`deeplab2-edge recipes` lists them)"
+    )
     raise ConfigError(
         f"{place}: no {CONFIG_NAME} beside the checkpoint; give its experiment with "
-        f"--config, a file or the name of a shipped recipe{_like(checkpoint)}"
+        f"--config, a file or the name of a shipped recipe{like}"
     )
+
+
+def backbone_beside(checkpoint: str | Path) -> str | None:
+    """Returns the backbone by the configuration beside a checkpoint, None without."""
+    try:
+        config = load_config(find_config(checkpoint))
+    except (ConfigError, CheckpointError):
+        return None
+    return config.model_options.backbone.name or None
 
 
 def recipe_names() -> list[str]:
@@ -95,14 +111,19 @@ def similar_recipes(name: str) -> list[str]:
     return sorted(recipe for recipe, score in scores.items() if score == best)
 
 
-def _like(checkpoint: str | Path) -> str:
-    """Returns the end of a sentence that names recipes like a checkpoint."""
+def recipes_like(checkpoint: str | Path, network: str = "") -> list[str]:
+    """Returns a few shipped recipes that look like a checkpoint.
+
+    Args:
+        checkpoint: As the user wrote it; its names are looked at first.
+        network: Words for family and backbone, if the names say nothing.
+    """
     path = Path(checkpoint)
-    for name in (path.name, path.parent.name):
+    for name in (path.name, path.parent.name, network):
         similar = similar_recipes(name)
         if similar:
-            return f"; by its name {' or '.join(similar[:_SHOWN])}"
-    return " (`deeplab2-edge recipes` lists them)"
+            return similar[:_SHOWN]
+    return []
 
 
 def _words(name: str) -> set[str]:

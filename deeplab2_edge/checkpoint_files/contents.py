@@ -89,7 +89,7 @@ def read_contents(location: str | Path) -> CheckpointContents:
         OutputError: If an archive cannot be unpacked.
     """
     found = find_checkpoint(location)
-    entries = read_index(found.prefix)
+    entries = read_index(found.prefix, name=found.name)
     state = {key for key in entries if _STATE.search(key)}
     is_foreign = any(key.startswith(FOREIGN_ENCODER) for key in entries)
     variables, passed_over = {}, []

@@ -70,8 +70,12 @@ class Entry:
     size: int
 
 
-def read_index(prefix: str) -> dict[str, Entry]:
+def read_index(prefix: str, *, name: str | None = None) -> dict[str, Entry]:
     """Reads and checks the index of a checkpoint and the sizes of its data files.
+
+    Args:
+        prefix: Path of its files without `.index` and `.data-...`.
+        name: What to call it, if that is not its prefix.
 
     Returns:
         Entries by key.
@@ -81,23 +85,26 @@ def read_index(prefix: str) -> dict[str, Entry]:
             file is missing or too short.
     """
     path = Path(f"{prefix}.index")
+    name = name or prefix
     try:
         if path.stat().st_size > MAX_INDEX_BYTES:
             raise CheckpointError(
-                f"{path}: has more than {MAX_INDEX_BYTES} bytes; the index of a "
+                f"{name}.index: has more than {MAX_INDEX_BYTES} bytes; the index of a "
                 "checkpoint is small"
             )
         data = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(
+            f"{name}.index: cannot be read ({error.strerror})"
+        ) from None
     try:
         num_shards, entries = _parse(data)
     except (_DamagedError, IndexError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read as the index of a TensorFlow 2 checkpoint "
+            f"{name}.index: cannot be read as the index of a TensorFlow 2 checkpoint "
             f"({error}); was it copied or downloaded completely?"
         ) from None
-    _check_data_files(prefix, num_shards, entries)
+    _check_data_files(prefix, name, num_shards, entries)
     return entries
 
 
@@ -105,24 +112,27 @@ class _DamagedError(Exception):
     """Says what is wrong with an index."""
 
 
-def _check_data_files(prefix: str, num_shards: int, entries: dict[str, Entry]) -> None:
-    names = [f"{prefix}.data-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
-    missing = [Path(name).name for name in names if not Path(name).is_file()]
+def _check_data_files(
+    prefix: str, name: str, num_shards: int, entries: dict[str, Entry]
+) -> None:
+    suffixes = [f".data-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
+    stem = Path(prefix).name
+    missing = [stem + s for s in suffixes if not Path(prefix + s).is_file()]
     if missing:
         shown = ", ".join(missing[:4]) + (" ..." if len(missing) > 4 else "")
         raise CheckpointError(
-            f"{prefix}: {len(missing)} of its {num_shards} data files missing, "
-            f"{shown}; put them beside {Path(prefix).name}.index"
+            f"{name}: {len(missing)} of its {num_shards} data files missing, "
+            f"{shown}; put them beside {stem}.index"
         )
     ends = [0] * num_shards
     for entry in entries.values():
         ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
-    for name, end in zip(names, ends, strict=True):
-        found = Path(name).stat().st_size
+    for suffix, end in zip(suffixes, ends, strict=True):
+        found = Path(prefix + suffix).stat().st_size
         if found < end:
             raise CheckpointError(
-                f"{name}: cut short, it has {found} bytes of {end}; copy or download "
-                "it again"
+                f"{name}{suffix}: cut short, it has {found} bytes of {end}; copy or "
+                "download it again"
             )
 
 

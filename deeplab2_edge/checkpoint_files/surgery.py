@@ -48,6 +48,11 @@ def widen_first_layer(
             "that of the configuration?"
         )
     found, expected = contents.variables[path].shape, wanted[path]
+    if found == expected:
+        raise CheckpointError(
+            f"{contents.name}: --widen-first-layer has nothing to widen, both take "
+            f"{found[2]} channels; leave it out"
+        )
     if (
         len(found) != 4
         or found[2] != _RGB

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deeplab2_edge.cli.arguments import add_command
 
 if TYPE_CHECKING:
-    from deeplab2_edge.checkpoint_files import CheckpointContents
+    from deeplab2_edge.checkpoint_files import CheckpointContents, Identity
     from deeplab2_edge.checkpoints import LoadReport
 
 _EXAMPLES = """\
@@ -95,16 +95,18 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge import checkpoints
-    from deeplab2_edge.checkpoint_files import read_contents
+    from deeplab2_edge.checkpoint_files import identify, read_contents
     from deeplab2_edge.cli.experiments import load_experiment
-    from deeplab2_edge.config import format_config
+    from deeplab2_edge.config import format_config, unresolved_placeholders
     from deeplab2_edge.convert.quiet import quiet_native_notes
-    from deeplab2_edge.experiments import CONFIG_NAME, find_config
-    from deeplab2_edge.files import atomic_write
+    from deeplab2_edge.experiments import CONFIG_NAME, backbone_beside, find_config
+    from deeplab2_edge.files import atomic_write, ensure_output_dir
     from deeplab2_edge.models import build_model
 
     contents = read_contents(args.checkpoint)
     config = load_experiment(str(find_config(args.checkpoint, args.config)), args.set)
+    if "experiment_name" in unresolved_placeholders(config):
+        config = config.replace(experiment_name=_experiment_name(contents, args))
     output = None if args.output is None else _checked_output(Path(args.output))
     # Variables do not depend on the size of the input; a small graph builds faster.
     stride = config.model_options.backbone.output_stride
@@ -115,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
     fits = bool(report.loaded) and is_whole and not report.mismatching
     written = None
     if fits and output is not None:
+        ensure_output_dir(output.parent)
         with quiet_native_notes():
             checkpoints.load_weights(model, contents, allow_partial=args.partial)
             written = checkpoints.save_weights(
@@ -123,19 +126,48 @@ def run(args: argparse.Namespace) -> int:
         if not report.missing:
             with atomic_write(output.parent / CONFIG_NAME) as temporary:
                 temporary.write_text(format_config(config))
+    identity = identify(contents.shapes, backbone_beside(args.checkpoint))
     if args.json:
-        print(json.dumps(_describe(contents, report, written), indent=1))
+        print(json.dumps(_describe(contents, report, identity, written), indent=1))
     else:
-        _print(contents, report, written)
+        _print(contents, report, identity, written)
     if not fits:
-        cause = f": {report.explanation}" if report.explanation else ""
-        print(
-            f"{contents.name}: does not hold the model of "
-            f"{args.config or CONFIG_NAME}{cause}; "
-            + ("nothing was written" if output else "see above"),
-            file=sys.stderr,
-        )
+        fault = f"{contents.name}: does not hold the model of "
+        fault += f"{args.config or CONFIG_NAME}; "
+        fault += "nothing was written" if output else "see above"
+        lines = [fault, *report.explanations, *_other_recipes(contents, model, args)]
+        print("\n  ".join(lines), file=sys.stderr)
     return 0 if fits else 2
+
+
+def _experiment_name(contents: "CheckpointContents", args: argparse.Namespace) -> str:
+    """Returns the name of the recipe, or of the checkpoint, for an experiment."""
+    from deeplab2_edge.checkpoint_files.archives import SUFFIXES, split_archive
+    from deeplab2_edge.experiments import CONFIG_NAME
+
+    if args.config and Path(args.config).name != CONFIG_NAME:
+        return Path(args.config).name.removesuffix(".textproto")
+    archived = split_archive(args.checkpoint)
+    if archived is None:
+        return Path(contents.prefix).absolute().parent.name
+    name = archived[0].name
+    suffix = next(s for s in SUFFIXES if name.lower().endswith(s))
+    return name[: -len(suffix)]
+
+
+def _other_recipes(
+    contents: "CheckpointContents", model: Any, args: argparse.Namespace
+) -> list[str]:
+    """Returns a line with recipes for a checkpoint of another network."""
+    from deeplab2_edge.checkpoint_files import identify
+    from deeplab2_edge.experiments import recipes_like
+
+    found, wanted = identify(contents.shapes), identify(_shapes(model))
+    if (found.family, found.encoder) == (wanted.family, wanted.encoder):
+        return []
+    recipes = recipes_like(args.checkpoint, f"{found.encoder} {found.family}")
+    others = [name for name in recipes if name != args.config]
+    return [f"recipes like it: {', '.join(others)}"] if others else []
 
 
 def _parse_classes(text: str) -> tuple[int, ...]:
@@ -149,14 +181,12 @@ def _parse_classes(text: str) -> tuple[int, ...]:
 
 def _checked_output(output: Path) -> Path:
     from deeplab2_edge.errors import OutputError
-    from deeplab2_edge.files import ensure_output_dir
 
     if output.is_dir() or not output.name:
         raise OutputError(
             f"{output}: a folder; give folder and base name of the checkpoint, "
             f"for example {output / 'ckpt'}"
         )
-    ensure_output_dir(output.parent)
     return output
 
 
@@ -165,22 +195,26 @@ def _cut(
 ) -> "CheckpointContents":
     """Applies the changes that were asked for."""
     from deeplab2_edge.checkpoint_files import keep_classes, widen_first_layer
-    from deeplab2_edge.checkpoints import variable_paths
 
     if args.widen_first_layer:
-        wanted = {p: tuple(v.shape) for p, v in variable_paths(model).items()}
-        contents = widen_first_layer(contents, wanted)
+        contents = widen_first_layer(contents, _shapes(model))
     if args.keep_classes is not None:
         contents = keep_classes(contents, args.keep_classes)
     return contents
 
 
-def _describe(
-    contents: "CheckpointContents", report: "LoadReport", written: str | None
-) -> dict[str, Any]:
-    from deeplab2_edge.checkpoint_files import identify
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    from deeplab2_edge.checkpoints import variable_paths
 
-    identity = identify(contents.shapes)
+    return {path: tuple(v.shape) for path, v in variable_paths(model).items()}
+
+
+def _describe(
+    contents: "CheckpointContents",
+    report: "LoadReport",
+    identity: "Identity",
+    written: str | None,
+) -> dict[str, Any]:
     return {
         "checkpoint": contents.name,
         "meta_architecture": identity.family,
@@ -191,18 +225,19 @@ def _describe(
         "unexpected": list(report.unexpected),
         "mismatching": list(report.mismatching),
         "is_exact": report.is_exact,
-        "explanation": report.explanation,
+        "explanation": "; ".join(report.explanations),
         "written": written,
     }
 
 
 def _print(
-    contents: "CheckpointContents", report: "LoadReport", written: str | None
+    contents: "CheckpointContents",
+    report: "LoadReport",
+    identity: "Identity",
+    written: str | None,
 ) -> None:
-    from deeplab2_edge.checkpoint_files import identify
-
     print(f"checkpoint   {contents.name}")
-    print(f"holds        {identify(contents.shapes)}")
+    print(f"holds        {identity}")
     print(f"matching     {len(report.loaded):>5}  variables of the model")
     for title, paths, meaning in (
         ("missing", report.missing, "in the model, not in the checkpoint"),

@@ -92,10 +92,10 @@ def _inspect_checkpoint(location: str, *, is_json: bool) -> int:
     import math
 
     from deeplab2_edge.checkpoint_files import identify, read_contents
-    from deeplab2_edge.experiments import similar_recipes
+    from deeplab2_edge.experiments import backbone_beside, similar_recipes
 
     contents = read_contents(location)
-    identity = identify(contents.shapes)
+    identity = identify(contents.shapes, backbone_beside(location))
     num_values = sum(math.prod(shape) for shape in contents.shapes.values())
     recipes = similar_recipes(location.rstrip("/").split("/")[-1])
     if is_json:

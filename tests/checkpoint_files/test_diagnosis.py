@@ -19,26 +19,35 @@ def resnet(
     *,
     stem: str = "plain",
     blocks: tuple[int, ...] = (3, 4, 6, 3),
-    axial: tuple[int, ...] = (),
+    attention: str = "none",
     channels: int = 3,
     width: float = 1,
     more: Shapes | None = None,
 ) -> Shapes:
-    """Makes the telling variables of a backbone with stages."""
+    """Makes the telling variables of a backbone with stages.
+
+    Attention is in no block, in all, or `late`: from the second block of stage 4 on.
+    """
     first = {
         "plain": ("_stem/_conv", 7),
         "wide": ("_stem/_conv", 3),
         "beta": ("_stem/_conv1_bn_act/_conv", 3),
     }[stem]
     shapes: Shapes = {f"encoder/{first[0]}/kernel": (first[1], first[1], channels, 64)}
-    for stage, count in enumerate(blocks, start=2):
+    counts = dict(enumerate(blocks, start=2))
+    if stem == "wide":
+        counts[1] = 3
+    for stage, count in counts.items():
         for block in range(1, count + 1):
             path = f"encoder/_stage{stage}/_block{block}"
             shapes[f"{path}/_conv1_bn_act/_conv/kernel"] = (1, 1, 64, 64)
-            if stage in axial:
+            is_late = stage == 5 or (stage == 4 and block > 1)
+            if attention == "all" or (attention == "late" and is_late):
                 shapes[f"{path}/_attention/_height_axis/qkv_kernel"] = (64, 128)
-    last = int(256 * width)
-    shapes["encoder/_stage2/_block1/_shortcut/_conv/kernel"] = (1, 1, 64, last)
+            if stem != "wide" or stage == 5:
+                shapes[f"{path}/_conv3_bn/_conv/kernel"] = (1, 1, 64, 64)
+        last = int(64 * 2**stage * width)
+        shapes[f"encoder/_stage{stage}/_block1/_shortcut/_conv/kernel"] = 1, 1, 8, last
     return {**shapes, **(more or {})}
 
 
@@ -48,7 +57,7 @@ def mobilenet(rows: int = 13, width: int = 576) -> Shapes:
         for row in range(1, rows - 1)
     }
     shapes["encoder/_blocks/0/_conv/kernel"] = (3, 3, 3, 16)
-    shapes[f"encoder/_blocks/{rows - 1}/_conv/kernel"] = (1, 1, 96, width)
+    shapes[f"encoder/_blocks/{rows - 1}/_conv/kernel"] = (1, 1, width // 6, width)
     return shapes
 
 
@@ -84,29 +93,59 @@ WIDE = (3, 6, 3, 3)
         (mobilenet(13, 288), "mobilenet_v3_small with 288 channels at its end, not"),
         (resnet(), "resnet50"),
         (resnet(stem="beta"), "resnet50_beta"),
-        (resnet(axial=(2, 3, 4, 5)), "axial_resnet"),
-        (resnet(stem="beta", axial=(2, 3, 4, 5)), "axial_deeplab"),
-        (resnet(stem="beta", axial=(4, 5)), "max_deeplab_s_backbone"),
-        (resnet(stem="beta", axial=(4, 5), more=MEMORY), "max_deeplab_s"),
+        (resnet(attention="all"), "axial_resnet"),
+        (resnet(stem="beta", attention="all"), "axial_deeplab"),
+        (resnet(stem="beta", attention="late"), "max_deeplab_s_backbone"),
+        (resnet(stem="beta", attention="late", more=MEMORY), "max_deeplab_s"),
         (resnet(stem="wide", blocks=WIDE), "wide_resnet41 or swidernet"),
         (
             resnet(stem="wide", blocks=WIDE, more=SWITCH),
             "swidernet with switchable atrous convolution",
         ),
-        (resnet(stem="wide", blocks=WIDE, axial=(4, 5)), "axial_swidernet"),
+        (resnet(stem="wide", blocks=WIDE, attention="late"), "axial_swidernet"),
         (
-            resnet(stem="wide", blocks=WIDE, axial=(4, 5), more=STACKS),
+            resnet(stem="wide", blocks=WIDE, attention="late", more=STACKS),
             "max_deeplab_l_backbone",
         ),
         (
-            resnet(stem="wide", blocks=WIDE, axial=(4, 5), more={**STACKS, **MEMORY}),
+            resnet(
+                stem="wide", blocks=WIDE, attention="late", more={**STACKS, **MEMORY}
+            ),
             "max_deeplab_l",
+        ),
+        (
+            resnet(stem="wide", blocks=(13, 27, 13, 13), attention="late"),
+            "axial_swidernet (13, 27, 13, 13 blocks)",
         ),
         (
             resnet(stem="wide", blocks=(9, 18, 9, 9), width=1.5),
             "wide_resnet41 or swidernet (9, 18, 9, 9 blocks; 1.5 times as wide)",
         ),
-        ({"encoder/layer1/kernel": (1,)}, "an unknown backbone with encoder/layer1/k"),
+        (
+            resnet(stem="beta", blocks=(1, 2, 2, 2), attention="late"),
+            "an unknown encoder (1, 2, 2, 2 blocks)",
+        ),
+        (resnet(blocks=WIDE), "an unknown encoder (3, 6, 3, 3 blocks)"),
+        (resnet(blocks=(3, 4, 6)), "an unknown encoder (3, 4, 6 blocks)"),
+        (resnet(more=MEMORY), "an unknown encoder (3, 4, 6, 3 blocks)"),
+        (resnet(attention="late"), "an unknown encoder (3, 4, 6, 3 blocks)"),
+        (
+            resnet(more={"encoder/_stage2/_block1/_attention/kernel": (1, 2)}),
+            "an unknown encoder (3, 4, 6, 3 blocks)",
+        ),
+        (
+            resnet(
+                more={"encoder/_stage4/_block1/_shortcut/_conv/kernel": (1, 1, 8, 768)}
+            ),
+            "an unknown encoder (3, 4, 6, 3 blocks)",
+        ),
+        (mobilenet(9), "an unknown encoder (9 rows)"),
+        (mobilenet(17, 640), "mobilenet_v3_large with 640 channels at its end, not"),
+        (
+            {**mobilenet(), "encoder/_blocks/0/_conv/kernel": (3, 3, 3, 32)},
+            "an unknown encoder (13 rows)",
+        ),
+        ({"encoder/layer1/kernel": (1,)}, "an unknown encoder (encoder/layer1/kernel"),
     ],
 )
 def test_backbones_are_told_by_their_keys(shapes: Shapes, words: str) -> None:
@@ -114,6 +153,13 @@ def test_backbones_are_told_by_their_keys(shapes: Shapes, words: str) -> None:
     assert found is not None
     assert found.startswith(words)
     assert found == words or not words.isidentifier()
+
+
+def test_an_encoder_of_ones_own_is_told_by_its_configuration() -> None:
+    shapes = resnet(stem="beta", blocks=(1, 2, 2, 2), attention="late")
+    assert identify(shapes, "street_hybrid").encoder == "street_hybrid"
+    assert identify(resnet(), "swidernet").encoder == "resnet50"
+    assert identify({}, "street_hybrid").encoder is None
 
 
 @pytest.mark.parametrize(
@@ -142,17 +188,21 @@ def test_what_a_checkpoint_is_fits_in_a_line() -> None:
 
 def test_nothing_is_explained_where_nothing_telling_differs() -> None:
     shapes = {**resnet(), **panoptic()}
-    assert explain(shapes, shapes) == ""
+    assert explain(shapes, shapes) == ()
+
+
+def words(wanted: Shapes, stored: Shapes, *, is_foreign: bool = False) -> str:
+    return "; ".join(explain(wanted, stored, is_foreign=is_foreign))
 
 
 def test_another_backbone_is_named() -> None:
-    text = explain({**mobilenet(), **panoptic()}, {**resnet(), **panoptic()})
+    text = words({**mobilenet(), **panoptic()}, {**resnet(), **panoptic()})
     assert "its encoder is resnet50, the configuration asks for mobilenet_v3_s" in text
     assert "model_options.backbone" in text
 
 
 def test_another_family_is_named() -> None:
-    text = explain(
+    text = words(
         {**resnet(), **panoptic()}, {**resnet(), **V3, "classifier_conv_bn_act/x": (1,)}
     )
     assert text.startswith(
@@ -162,20 +212,22 @@ def test_another_family_is_named() -> None:
 
 
 def test_motion_from_one_frame_names_the_widening() -> None:
-    text = explain(
-        {**resnet(channels=7), **panoptic(), **MOTION}, {**resnet(), **panoptic()}
+    text = words(
+        {**resnet(channels=7), **panoptic(7), **MOTION}, {**resnet(), **panoptic()}
     )
     assert "the configuration asks for motion_deeplab" in text
     assert "takes 3 channels, the configuration's 7" in text
     assert "--widen-first-layer" in text
+    assert "only heads are missing: `import-checkpoint --partial`" in text
+    assert "`import-checkpoint --keep-classes N,...` keeps 7" in text
 
 
 def test_an_encoder_alone_is_told_so() -> None:
     wanted = {**resnet(), **panoptic()}
-    text = explain(wanted, {**resnet(), "head/kernel": (1,)})
+    text = words(wanted, {**resnet(), "head/kernel": (1,)})
     assert "encoder alone (from ImageNet?)" in text
     assert "model_options.initial_checkpoint" in text
-    assert "another trainer" in explain(wanted, resnet(), is_foreign=True)
+    assert "another trainer" in words(wanted, resnet(), is_foreign=True)
 
 
 @pytest.mark.parametrize(
@@ -190,21 +242,22 @@ def test_an_encoder_alone_is_told_so() -> None:
 )
 def test_other_classes_name_both_cures(heads: Shapes, field: str) -> None:
     stored = {**resnet(), **heads, **panoptic(19)}
-    text = explain({**resnet(), **heads}, stored)
+    text = words({**resnet(), **heads}, stored)
     assert "it has 19 classes, the configuration 134" in text
     assert field in text
     assert "restore_semantic_last_layer_from_initial_checkpoint=false" in text
+    assert "--keep-classes" not in text  # there are too few
 
 
 def test_a_semantic_model_names_the_field() -> None:
     stored = {**resnet(), **panoptic(has_instances=False)}
-    text = explain({**resnet(), **panoptic()}, stored)
+    text = words({**resnet(), **panoptic()}, stored)
     assert "it lacks instance_center_head_last_layer, instance_decoder" in text
     assert "panoptic_deeplab.instance.enable=false" in text
 
 
 def test_keys_of_tensorflow_1_are_told_so() -> None:
-    assert "TensorFlow 1" in explain(resnet(), {})
+    assert "TensorFlow 1" in words(resnet(), {})
 
 
 def _cases() -> list[Path]:

@@ -47,8 +47,6 @@ def test_the_first_layer_gets_channels_of_zeros(stem: str) -> None:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ((7, 7, 7, 64), (7, 7, 7, 64)),
-        ((7, 7, 3, 64), (7, 7, 3, 64)),
         ((7, 7, 3, 64), (3, 3, 7, 64)),
         ((7, 7, 3, 64), (7, 7, 7, 32)),
         ((7, 7, 6, 64), (7, 7, 7, 64)),
@@ -64,6 +62,11 @@ def test_only_rgb_is_widened_and_the_rest_must_fit(
     )
     with pytest.raises(CheckpointError, match="can be widened from 3 input channels"):
         widen_first_layer(before, {STEM: expected})
+
+
+def test_nothing_to_widen_is_told_so() -> None:
+    with pytest.raises(CheckpointError, match="both take 3 channels; leave it out"):
+        widen_first_layer(contents(**{STEM: (7, 7, 3, 64)}), {STEM: (7, 7, 3, 64)})
 
 
 def test_a_missing_first_layer_is_named() -> None:

@@ -167,7 +167,8 @@ def test_missing_variables_are_listed_and_nothing_is_written(
         "instance_regression_head_last_layer/kernel",
     ]
     assert "nothing was written" in printed.err
-    assert list(output.parent.iterdir()) == []
+    assert "only heads are missing: `import-checkpoint --partial`" in printed.err
+    assert not output.parent.exists()
 
 
 def test_other_shapes_are_listed(
@@ -226,7 +227,7 @@ def test_an_archive_is_imported_as_it_was_downloaded(
     archive = pack(prefix, tmp_path / "tiny.tar.gz")
     output = tmp_path / "ours" / "ckpt"
     assert run(archive, "--config", config, "--output", output) == 0
-    assert "Panoptic-DeepLab, mobilenet_v3_" in capsys.readouterr().out
+    assert "Panoptic-DeepLab, an unknown encoder (7 rows)" in capsys.readouterr().out
     model = build_tiny()
     assert load_weights(model, output.parent).is_exact
     assert load_weights(model, f"{archive}/tiny/ckpt-1").is_exact
@@ -300,7 +301,78 @@ def test_a_first_layer_that_needs_no_widening_is_told_so(
 ) -> None:
     prefix = write_published(tmp_path / "published" / "ckpt")
     assert run(prefix, "--config", config, "--widen-first-layer") == 2
-    assert "can be widened from 3 input channels to more" in capsys.readouterr().err
+    assert "both take 3 channels; leave it out" in capsys.readouterr().err
+
+
+def test_another_family_is_told_in_short_lines_with_recipes(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(
+        tmp_path / "published" / "ckpt", extra="motion_regression_head_last_layer/bias"
+    )
+    name = "resnet50_os32_motion_deeplab_kitti_step.tar.gz"
+    assert run(pack(prefix, tmp_path / name), "--config", config) == 0
+    prefix = write_published(
+        tmp_path / "other" / "ckpt",
+        without="instance_regression_head_last_layer",
+        extra="motion_regression_head_last_layer/bias",
+    )
+    assert run(pack(prefix, tmp_path / name), "--config", config) == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"does not hold the model of {config}; see above")
+    assert "it holds motion_deeplab items" in lines[0]
+    assert "--partial" in lines[1]
+    assert lines[2].startswith("  recipes like it: kitti_motion_resnet50_os32")
+    assert len(lines) == 3
+
+
+def test_fewer_classes_name_the_choice(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    classes = "model_options.panoptic_deeplab.semantic_head.output_channels=3"
+    assert run(prefix, "--config", config, "--set", classes) == 2
+    error = capsys.readouterr().err
+    assert "it has 11 classes, the configuration 3" in error
+    assert "`import-checkpoint --keep-classes N,...` keeps 3" in error
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe", "name"),
+    [
+        ("tiny_os16.tar.gz", "my_os4.5.textproto", "my_os4.5"),
+        ("tiny_os16.tar.gz", "config.textproto", "tiny_os16"),
+        ("tiny_os16.tar.gz", None, "tiny_os16"),
+        ("published", "config.textproto", "published"),
+    ],
+)
+def test_an_experiment_without_a_name_gets_one(
+    source: str, recipe: str | None, name: str, tmp_path: Path
+) -> None:
+    prefix = write_published(tmp_path / "published" / "ckpt")
+    text = format_config(tiny_config().replace(experiment_name="${EXPERIMENT_NAME}"))
+    texts = {} if recipe else {"config": text}
+    pack(prefix, tmp_path / "tiny_os16.tar.gz", **texts)
+    output = tmp_path / "ours" / "ckpt"
+    words = ["--output", output]
+    if recipe:
+        (tmp_path / recipe).write_text(text)
+        words += ["--config", tmp_path / recipe]
+    assert run(tmp_path / source, *words) == 0
+    beside = load_config(output.parent / "config.textproto")
+    assert beside.experiment_name == name
+
+
+def test_a_damaged_index_in_an_archive_is_named_as_the_user_named_it(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = Path(write_published(tmp_path / "published" / "ckpt"))
+    prefix.with_name(prefix.name + ".index").write_bytes(b"no index")
+    archive = pack(str(prefix), tmp_path / "tiny.tar.gz")
+    assert run(archive, "--config", config) == 2
+    error = capsys.readouterr().err
+    assert f"{archive}/tiny/ckpt-1.index: cannot be read" in error
+    assert "cache" not in error
 
 
 def test_classes_must_be_numbers(

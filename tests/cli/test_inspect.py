@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from deeplab2_edge import assets
+from deeplab2_edge.checkpoint_files.contents import SUFFIX
 from deeplab2_edge.cli import main
+from tests.checkpoint_files import tables
 from tests.runtime.tiny_model import INT8_MODEL
 
 
@@ -67,6 +69,26 @@ def test_an_archive_is_inspected_as_it_is(
     assert main(["inspect", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "recipes like it    cityscapes_panoptic_mobilenet_v3_small_os16" in printed
+
+
+def test_an_encoder_of_ones_own_is_named_by_its_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = tables.entry([1, 1, 8, 8])
+    keys = [
+        f"encoder/_stage{stage}/_block1/_conv1_bn_act/_conv/kernel{SUFFIX}"
+        for stage in (2, 3)
+    ]
+    prefix = tables.write_checkpoint(tmp_path / "ckpt", dict.fromkeys(keys, shape))
+    assert main(["inspect", prefix]) == 0
+    assert "an unknown encoder (1, 1 blocks)" in capsys.readouterr().out
+    text = 'model_options { backbone { name: "street_hybrid" } }'
+    (tmp_path / "config.textproto").write_text(text)
+    assert main(["inspect", prefix]) == 0
+    assert "no known head, street_hybrid\n" in capsys.readouterr().out
+    (tmp_path / "config.textproto").write_text("not a configuration")
+    assert main(["inspect", prefix]) == 0
+    assert "an unknown encoder (1, 1 blocks)" in capsys.readouterr().out
 
 
 def test_a_checkpoint_needs_no_tensorflow() -> None:
