@@ -237,10 +237,11 @@ class _Costs:
         from deeplab2_edge.models.cost import network_cost
         from deeplab2_edge.networks import BASELINE, describe_network, find_network
 
+        # The baseline comes second: a network with a fault is told at once.
+        cost = network_cost(config, input_size=canvas)
         if canvas not in self._baselines:
             baseline = find_network(BASELINE).config
             self._baselines[canvas] = network_cost(baseline, input_size=canvas)
-        cost = network_cost(config, input_size=canvas)
         return describe_network(config, canvas, cost, self._baselines[canvas])
 
 
