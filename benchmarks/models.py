@@ -11,6 +11,8 @@ network and goes on where it stopped; a copy travels with the package, for
 
     python -m benchmarks.models [--seconds 1500] [--only NAME] [--again]
 
+After a change of recipes `--seconds 0` counts again and keeps what is measured.
+
 Weights are random: they do not change the time. A network whose memory would not be
 free, or whose time would end after `--seconds`, is not measured.
 """
