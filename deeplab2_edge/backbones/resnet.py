@@ -13,6 +13,7 @@ from typing import Any
 
 from deeplab2_edge.backbones.residual import Network, Stage, build_network
 from deeplab2_edge.config import BackboneOptions
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.axial_attention import AttentionOptions
 from deeplab2_edge.layers.axial_block import ATTENTION_KINDS, Block, Transformer
 from deeplab2_edge.layers.defaults import LayerDefaults
@@ -196,8 +197,8 @@ def compile_blocks(
         current = in_stride if index == 0 else out_stride
         rate = max(1, current // limit)
         kind, widths = _kind(preset, filters, current, out_stride)
-        blocks.append(
-            Block(
+        try:
+            block = Block(
                 kind,
                 widths,
                 stride=stride if index == 0 and in_stride < limit else 1,
@@ -210,7 +211,13 @@ def compile_blocks(
                 attention=preset.group.attention,
                 transformer=transformer,
             )
-        )
+        except ValueError as error:  # of a width
+            raise ConfigError(
+                "model_options.backbone: with backbone_width_multiplier "
+                f"{options.backbone_width_multiplier:g} and stem_width_multiplier "
+                f"{options.stem_width_multiplier:g}, {error}"
+            ) from error
+        blocks.append(block)
     return tuple(blocks)
 
 

@@ -9,6 +9,7 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 from deeplab2_edge.backbones import max_deeplab, resnet
 from deeplab2_edge.backbones.residual import Stage
 from deeplab2_edge.config import BackboneOptions
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.axial_block import Block
 
 pytestmark = pytest.mark.tf
@@ -102,6 +103,16 @@ def test_attention_blocks_leave_the_switch_to_convolutions() -> None:
     assert {(block.kind, block.use_sac) for block in blocks} == {
         *(("basic", False), ("basic", True), ("axial", False))
     }
+
+
+def test_a_width_that_the_heads_do_not_divide_names_the_multiplier() -> None:
+    with pytest.raises(ConfigError) as caught:
+        stages("axial_resnet_s", backbone_width_multiplier=0.75 / 4)
+    assert str(caught.value) == (
+        "model_options.backbone: with backbone_width_multiplier 0.1875 and "
+        "stem_width_multiplier 1, filters is 12; the 8 heads of axial blocks share the "
+        "channels: filters must be a multiple of 8"
+    )
 
 
 def test_linear_stochastic_depth_follows_the_stride_in_front_of_a_block() -> None:
