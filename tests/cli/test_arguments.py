@@ -90,3 +90,13 @@ def test_what_builds_networks_takes_own_files() -> None:
     for words in (["evaluate", "x", "--data", "y"], ["convert"], ["models"]):
         own = ["--import", "a.py", "--import", "b.py"]
         assert parser.parse_args([*words, *own]).imports == ["a.py", "b.py"]
+
+
+@pytest.mark.parametrize("command", ["run", "benchmark"])
+def test_help_tells_the_threads_of_a_segmenter(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "default: the usable cores, at most 4)" in help_text
