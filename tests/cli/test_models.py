@@ -106,7 +106,7 @@ def test_size_that_fits_no_stride_is_refused(
 ) -> None:
     for more, stride, near in (
         (["--edge"], 8, "249x505 and 257x513"),
-        (["--architecture", "motion_deeplab"], 32, "225x481 and 257x513"),
+        (["--output-stride", "32"], 32, "225x481 and 257x513"),
     ):
         assert refused(capsys, "--input-size", "256x512", *more) == (
             "--input-size is 256x512 (height x width); expected k * output_stride + 1 "
