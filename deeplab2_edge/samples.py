@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from deeplab2_edge.datasets.description import load_description
 from deeplab2_edge.datasets.folders import (
     DESCRIPTION_NAME,
+    Sample,
     SampleLike,
     open_folder,
+    video_of_name,
 )
+from deeplab2_edge.datasets.labels import CocoLabel
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
 
 # Stands where a path is expected; `synthetic:train` picks the other split.
 SYNTHETIC = "synthetic"
 _SYNTHETIC_SIZE = (257, 513)
+_DEPTH_PER_METER = 256  # `records.DEPTH_SCALE`, without TensorFlow
 # Scenes of the synthetic world when no number is asked for.
 _DEFAULT_SCENES = 64
 
@@ -65,8 +69,45 @@ class RecordSample:
 
     def load_panoptic(self) -> NDArray[np.int32] | None:
         """Returns `[H, W]` panoptic ids, None if the record has no label."""
-        label = _decode(self).get("label")
-        return None if label is None else np.array(label[..., 0], np.int32)
+        return _one_map(_decode(self).get("label"))
+
+    def load_next(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
+        """Returns the next frame and its panoptic ids, None if they are not stored."""
+        record = _decode(self)
+        label = _one_map(record.get("next_label"))
+        return None if label is None else (record["next_image"].copy(), label)
+
+    def load_depth(self) -> NDArray[np.float32] | None:
+        """Returns `[H, W]` meters, 0 where unknown; None if the record has no depth."""
+        depth = _one_map(_decode(self).get("depth"))
+        if depth is None:
+            return None
+        return depth.astype(np.float32) / np.float32(_DEPTH_PER_METER)
+
+    def load_sequence(self) -> str | None:
+        """Returns the name of the video, None if the record belongs to none."""
+        sequence: str | None = _decode(self).get("sequence")
+        return sequence
+
+
+def video_of(sample: SampleLike) -> str | None:
+    """Names the video that a sample is a frame of.
+
+    It stands in records; in folders see `datasets.folders.video_of_name`.
+
+    Returns:
+        None if the sample belongs to no video, or if its label numbers the instances
+        of each frame anew (COCO).
+    """
+    if isinstance(sample, RecordSample):
+        return sample.load_sequence()
+    if isinstance(sample, Sample) and not isinstance(sample.label, CocoLabel):
+        return video_of_name(sample.name, sample.image_path.parent.name)
+    return None
+
+
+def _one_map(stored: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+    return None if stored is None else np.array(stored[..., 0], np.int32)
 
 
 @functools.lru_cache(maxsize=1)  # image and label are asked for one after the other
@@ -83,6 +124,7 @@ def open_samples(
     *,
     limit: int | None = None,
     synthetic_size: tuple[int, int] = _SYNTHETIC_SIZE,
+    from_start: bool = False,
 ) -> SampleSet:
     """Opens data for reading image by image.
 
@@ -92,6 +134,7 @@ def open_samples(
         dataset: Classes of the labels; by default what lies beside the data.
         limit: At most so many samples, spread evenly over all.
         synthetic_size: (height, width) of synthetic scenes.
+        from_start: Take the first samples up to the limit, as videos need it.
 
     Raises:
         DataError: If there is nothing to read.
@@ -109,7 +152,8 @@ def open_samples(
         folder = open_folder(location, dataset)
         found = SampleSet(folder.info, folder.samples)
     described = None if dataset is None else _description_beside(Path(location))
-    return SampleSet(found.info, _spread(found.samples, limit), described)
+    spread = found.samples[:limit] if from_start else _spread(found.samples, limit)
+    return SampleSet(found.info, spread, described)
 
 
 def require_classes(

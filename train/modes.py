@@ -7,11 +7,14 @@ from typing import Any
 
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import CheckpointError
-from deeplab2_edge.metrics import EvaluationReport
-from deeplab2_edge.models.engine import require_panoptic
+from deeplab2_edge.metrics import MetricReport
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.best import Best, keep_if_best
-from deeplab2_edge.train.evaluation import evaluate_experiment
+from deeplab2_edge.train.evaluation import (
+    Report,
+    evaluate_experiment,
+    require_evaluable,
+)
 from deeplab2_edge.train.trainer import RunOptions, TrainingSummary, train
 
 tf: Any = require("tensorflow", extra="train")
@@ -32,7 +35,7 @@ class Evaluated:
 
     step: int
     checkpoint: str
-    report: EvaluationReport
+    report: Report
     is_best: bool
 
 
@@ -51,7 +54,7 @@ def train_and_evaluate(
         The summary and the evaluations, the last of the last checkpoint. It is there
         also when nothing was left to train.
     """
-    require_panoptic(config)
+    require_evaluable(config)
     output_dir = Path(model_dir) / config.experiment_name
     evaluated: list[Evaluated] = []
 
@@ -88,7 +91,7 @@ def evaluate_continuously(
     Raises:
         CheckpointError: If there was none at all.
     """
-    require_panoptic(config)
+    require_evaluable(config)
     output_dir = Path(model_dir) / config.experiment_name
     if timeout is None:
         timeout = config.evaluator_options.continuous_eval_timeout
@@ -116,22 +119,47 @@ def evaluate_once(
 ) -> Evaluated:
     """Evaluates a checkpoint of a run, writes the figures and keeps it if it is best.
 
-    Panoptic quality decides.
+    Panoptic quality decides, or mean IoU where there is none.
     """
     report = evaluate_experiment(config, checkpoint, quiet=quiet)
-    figures = {
-        "evaluation/pq/PQ": report.pq.pq,
-        "evaluation/pq/SQ": report.pq.sq,
-        "evaluation/pq/RQ": report.pq.rq,
-        "evaluation/iou/IoU": report.miou.miou,
-    }
+    figures = _figures(report)
     writer = tf.summary.create_file_writer(str(output_dir / "eval"))
     with writer.as_default(step=step):
         for name, value in figures.items():
             tf.summary.scalar(name, value)
     writer.close()
-    is_best = keep_if_best(checkpoint, output_dir, Best(step, "PQ", report.pq.pq))
+    metric = "pq/PQ" if "evaluation/pq/PQ" in figures else "iou/IoU"
+    value = figures[f"evaluation/{metric}"]
+    best = Best(step, metric.rpartition("/")[2], value)
+    is_best = keep_if_best(checkpoint, output_dir, best)
     return Evaluated(step, checkpoint, report, is_best)
+
+
+def _figures(report: Report) -> dict[str, float]:
+    """Names the figures of a report as the published trainer does."""
+    results = (
+        report.results
+        if isinstance(report, MetricReport)
+        else {"pq": report.pq, "miou": report.miou}
+    )
+    named = {
+        ("pq", "pq"): {"PQ": "pq", "SQ": "sq", "RQ": "rq"},
+        ("miou", "iou"): {"IoU": "miou"},
+        ("stq", "step"): {"STQ": "stq", "AQ": "aq", "IoU": "sq"},
+        ("vpq", "vpq_2frames"): {"PQ": "vpq"},
+        ("depth", "depth"): {
+            "SILog": "silog",
+            "SqErrorRel": "sq_rel",
+            "AbsErrorRel": "abs_rel",
+            "DepthInlier": "inlier",
+        },
+    }
+    return {
+        f"evaluation/{group}/{figure}": getattr(results[metric], field)
+        for (metric, group), fields in named.items()
+        if metric in results
+        for figure, field in fields.items()
+    }
 
 
 def step_of(checkpoint: str) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deeplab2_edge.metrics import EvaluationReport, OfficialWriter
     from deeplab2_edge.metrics.evaluation import Prediction
     from deeplab2_edge.samples import SampleSet
+    from deeplab2_edge.train.evaluation import Report
 
 _EXAMPLES = """\
 examples:
@@ -107,7 +108,6 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions:
         return _run_folders(args)
     from deeplab2_edge.datasets.registry import get_dataset
-    from deeplab2_edge.metrics import format_report
 
     dataset = get_dataset(args.dataset) if args.dataset else None
     evaluate = _evaluate_file if _is_file(args) else _evaluate_checkpoint
@@ -115,9 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if report is None:
         print(f"no labels, nothing to measure; predictions: {args.official}")
         return 0
-    print(
-        json.dumps(report.to_json(), indent=1) if args.json else format_report(report)
-    )
+    print(json.dumps(report.to_json(), indent=1) if args.json else report.format())
     return 0
 
 
@@ -223,22 +221,32 @@ def _writer(args: argparse.Namespace, info: Any) -> "Iterator[OfficialWriter | N
         yield writer
 
 
-def _evaluate_checkpoint(
-    args: argparse.Namespace, dataset: Any
-) -> "EvaluationReport | None":
+def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report":
     from deeplab2_edge.config import load_config
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.models.engine import dataset_of
     from deeplab2_edge.samples import open_samples, require_classes
-    from deeplab2_edge.train.evaluation import evaluate_checkpoint
+    from deeplab2_edge.train.evaluation import (
+        evaluate_checkpoint,
+        is_video_model,
+        require_evaluable,
+        require_panoptic_result,
+    )
 
     config = load_config(find_config(args.model, args.config))
+    require_evaluable(config)
+    if args.official:
+        require_panoptic_result(config)
     if args.input_size:
         stride = config.model_options.backbone.output_stride
         check_size(args.input_size, stride, "--input-size")
     canvas = args.input_size or config.eval_dataset_options.crop_size
     data = open_samples(
-        args.data, dataset, limit=args.limit, synthetic_size=tuple(canvas)
+        args.data,
+        dataset,
+        limit=args.limit,
+        synthetic_size=tuple(canvas),
+        from_start=is_video_model(config),
     )
     _has_labels(args, data)
     # Before a folder for the benchmark is made, and before the model is built.

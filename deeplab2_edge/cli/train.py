@@ -181,10 +181,8 @@ def _describe_evaluated(one: "Evaluated") -> dict[str, Any]:
 
 
 def _print_evaluated(one: "Evaluated") -> None:
-    from deeplab2_edge.metrics.evaluation import format_report
-
     best = " (the best so far)" if one.is_best else ""
-    print(f"step {one.step}{best}\n{format_report(one.report)}", flush=True)
+    print(f"step {one.step}{best}\n{one.report.format()}", flush=True)
 
 
 def _describe(summary: "TrainingSummary") -> dict[str, Any]:

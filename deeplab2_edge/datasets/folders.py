@@ -15,6 +15,7 @@ three (rendered scenes, for example) can stand where a folder's sample stands.
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import list_images, read_image
 
 DESCRIPTION_NAME = "dataset.json"
+# `<sequence>_<frame>`, as the data sets with depth name their files.
+_VIDEO_NAME = re.compile(r"([^_]+)_(\d+)(_.*)?")
 
 
 class SampleLike(Protocol):
@@ -103,6 +106,24 @@ class FolderDataset:
     def is_labelled(self) -> bool:
         """Says that at least one sample has a label."""
         return any(sample.label is not None for sample in self.samples)
+
+
+def video_of_name(name: str, default: str) -> str:
+    """Names the video of a frame: its folder, or the start of `<sequence>_<frame>`.
+
+    Args:
+        name: Path of the frame below the data set, without suffix.
+        default: What a frame of neither kind belongs to.
+
+    Example:
+        >>> [video_of_name(n, "all") for n in ("0002/000001", "a_01_x", "b")]
+        ['0002', 'a', 'all']
+    """
+    folder, _, base = name.rpartition("/")
+    if folder:
+        return folder
+    video = _VIDEO_NAME.fullmatch(base)
+    return video[1] if video else default
 
 
 def open_folder(

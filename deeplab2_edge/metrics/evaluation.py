@@ -94,6 +94,10 @@ class EvaluationReport:
             **document,
         }
 
+    def format(self) -> str:
+        """See `format_report`."""
+        return format_report(self)
+
 
 def evaluate_predictions(
     predict: Callable[[NDArray[np.uint8]], Prediction],

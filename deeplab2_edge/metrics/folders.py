@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.datasets.coco_panoptic import find_annotation
 from deeplab2_edge.datasets.description import load_description
+from deeplab2_edge.datasets.folders import video_of_name
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.labels import (
     CocoLabel,
@@ -60,8 +61,6 @@ _SUFFIXES = (
 _DEPTH_SUFFIX, _OVERLAY_SUFFIX, _RESULT_SUFFIX = "_depth", "_overlay", "_panoptic"
 _PHOTO_SUFFIX = "_leftImg8bit"
 _DEPTH_PER_METER = 256
-# `<sequence>_<frame>`, as the data sets with depth name their files.
-_VIDEO_NAME = re.compile(r"([^_]+)_(\d+)(_.*)?")
 _MAX_JSON_BYTES = 1 << 30
 _TRAIN_ID_SUFFIX = "_trainId"  # Cityscapes: categories are train ids, not label ids
 
@@ -185,7 +184,7 @@ def evaluate_folders(
             prediction=answer.panoptic,
             groundtruth_with_crowds=read.with_crowds,
             scores=answer.scores,
-            sequence=_sequence(true_name, true.root),
+            sequence=video_of_name(true_name, true.root.name),
             depth_groundtruth=depths[0] if depths else None,
             depth_prediction=depths[1] if depths else None,
         )
@@ -466,14 +465,6 @@ def _pair(true: MapFolder, predicted: MapFolder) -> list[tuple[str, str]]:
             "folders of the ground truth in the names of the predictions"
         )
     return pairs
-
-
-def _sequence(name: str, root: Path) -> str:
-    folder, _, base = name.rpartition("/")
-    if folder:
-        return folder
-    video = _VIDEO_NAME.fullmatch(base)
-    return video[1] if video else root.name
 
 
 def _described(*roots: Path) -> DatasetInfo:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.checkpoints import load_weights
-from deeplab2_edge.config import DatasetOptions, ExperimentOptions
+from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.model_file import HEAD_KEYS, InputSpec, ModelMetadata, ResizeRule
@@ -77,6 +77,27 @@ def load_engine(
         ConfigError: If there is no canvas, or as `require_panoptic`.
     """
     require_panoptic(config)
+    model = load_network(config, checkpoint, canvas=canvas)
+    return KerasEngine(model, describe_model(config, model))
+
+
+def load_network(
+    config: ExperimentOptions,
+    checkpoint: str | Path,
+    *,
+    canvas: Sequence[int] | None = None,
+) -> Any:
+    """Builds the float model of a checkpoint, of any architecture, for one image.
+
+    Args:
+        config: The experiment.
+        checkpoint: See `checkpoints.resolve_checkpoint`.
+        canvas: (height, width) in pixels; by default the evaluation crop.
+
+    Raises:
+        CheckpointError: If the checkpoint does not fit the experiment.
+        ConfigError: If there is no canvas.
+    """
     size = tuple(canvas or config.eval_dataset_options.crop_size)
     if len(size) != 2:
         raise ConfigError(
@@ -85,7 +106,7 @@ def load_engine(
         )
     model = build_model(config, input_size=size, batch_size=1)
     load_weights(model, checkpoint)
-    return KerasEngine(model, describe_model(config, model))
+    return model
 
 
 def dataset_of(config: ExperimentOptions) -> DatasetInfo:
@@ -186,8 +207,6 @@ def describe_model(
     canvas = (int(model.input_shape[1]), int(model.input_shape[2]))
     head_height = int(model.output[keys.SEMANTIC_LOGITS].shape[1])
     backbone = config.model_options.backbone
-    options = config.eval_dataset_options
-    crop = _pair(options.crop_size) or canvas
     return ModelMetadata(
         name=name or config.experiment_name or backbone.name,
         meta_architecture=str(config.model_options.meta_architecture),
@@ -199,22 +218,26 @@ def describe_model(
         head_stride=(canvas[0] - 1) // (head_height - 1),
         class_names=info.class_names,
         colors=info.colors,
-        merge=_merge_settings(config, info, crop, canvas),
-        resize=_resize_rule(options, crop, canvas),
+        merge=merge_settings(config, info, canvas),
+        resize=resize_rule(config, canvas),
         provenance=dict(provenance or {}),
     )
 
 
-def _merge_settings(
-    config: ExperimentOptions,
-    info: DatasetInfo,
-    crop: tuple[int, int],
-    canvas: tuple[int, int],
+def canvas_growth(config: ExperimentOptions, canvas: tuple[int, int]) -> float:
+    """Returns the area of a canvas over that of the evaluation crop."""
+    crop = _pair(config.eval_dataset_options.crop_size) or canvas
+    return canvas[0] * canvas[1] / (crop[0] * crop[1])
+
+
+def merge_settings(
+    config: ExperimentOptions, info: DatasetInfo, canvas: tuple[int, int]
 ) -> MergeSettings:
+    """Takes the settings of an experiment, scaled from its crop to a canvas."""
     options = config.evaluator_options
     nms_kernel, area_limit = options.nms_kernel, options.stuff_area_limit
-    if canvas != crop:
-        growth = canvas[0] * canvas[1] / (crop[0] * crop[1])
+    if canvas != (_pair(config.eval_dataset_options.crop_size) or canvas):
+        growth = canvas_growth(config, canvas)
         half = round((nms_kernel * math.sqrt(growth) - 1) / 2)
         nms_kernel = max(2 * half + 1, _SMALLEST_NMS_KERNEL)
         area_limit = round(area_limit * growth)
@@ -229,9 +252,11 @@ def _merge_settings(
     )
 
 
-def _resize_rule(
-    options: DatasetOptions, crop: tuple[int, int], canvas: tuple[int, int]
-) -> ResizeRule:
+def resize_rule(config: ExperimentOptions, canvas: tuple[int, int]) -> ResizeRule:
+    """Takes the resizing of an experiment, scaled from its crop to a canvas."""
+    options = config.eval_dataset_options
+    crop = _pair(options.crop_size) or canvas
+
     def on_canvas(values: tuple[int, ...]) -> tuple[int, int] | None:
         pair = _pair(values)
         if pair is None or canvas == crop:

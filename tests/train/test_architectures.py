@@ -109,31 +109,30 @@ def test_video_models_learn(tmp_path: Path, architecture: str) -> None:
     assert {"center_loss", own_loss[architecture]} <= set(summary.losses)
 
 
-def test_mask_transformers_learn(record_pattern: str, tmp_path: Path) -> None:
+def mask_transformer() -> dict[str, object]:
     path = "model_options.max_deeplab"
-    config = trained_only(
-        record_pattern,
-        {
-            PANOPTIC: None,
-            "model_options.backbone.name": "max_deeplab_s",
-            "model_options.backbone.output_stride": 16,
-            "model_options.backbone.use_squeeze_and_excite": False,
-            "model_options.backbone.backbone_width_multiplier": 0.125,
-            "model_options.decoder.feature_key": "feature_semantic",
-            f"{path}.auxiliary_low_level": LOW_LEVEL,
-            **message(
-                f"{path}.auxiliary_semantic_head", {**HEAD, "output_channels": 11}
-            ),
-            **message(f"{path}.pixel_space_head", {**HEAD, "output_channels": 128}),
-            LOSSES: None,
-            f"{LOSSES}.semantic_loss.name": "softmax_cross_entropy",
-            f"{LOSSES}.pq_style_loss.weight": 3.0,
-            f"{LOSSES}.mask_id_cross_entropy_loss.weight": 0.3,
-            f"{LOSSES}.instance_discrimination_loss.weight": 1.0,
-            "trainer_options.solver_options.backbone_learning_rate_multiplier": 0.1,
-            "train_dataset_options.thing_id_mask_annotations": True,
-        },
-    )
+    return {
+        PANOPTIC: None,
+        "model_options.backbone.name": "max_deeplab_s",
+        "model_options.backbone.output_stride": 16,
+        "model_options.backbone.use_squeeze_and_excite": False,
+        "model_options.backbone.backbone_width_multiplier": 0.125,
+        "model_options.decoder.feature_key": "feature_semantic",
+        f"{path}.auxiliary_low_level": LOW_LEVEL,
+        **message(f"{path}.auxiliary_semantic_head", {**HEAD, "output_channels": 11}),
+        **message(f"{path}.pixel_space_head", {**HEAD, "output_channels": 128}),
+        LOSSES: None,
+        f"{LOSSES}.semantic_loss.name": "softmax_cross_entropy",
+        f"{LOSSES}.pq_style_loss.weight": 3.0,
+        f"{LOSSES}.mask_id_cross_entropy_loss.weight": 0.3,
+        f"{LOSSES}.instance_discrimination_loss.weight": 1.0,
+        "trainer_options.solver_options.backbone_learning_rate_multiplier": 0.1,
+        "train_dataset_options.thing_id_mask_annotations": True,
+    }
+
+
+def test_mask_transformers_learn(record_pattern: str, tmp_path: Path) -> None:
+    config = trained_only(record_pattern, mask_transformer())
     summary = trainer.train(config, tmp_path, quiet=True)
     assert summary.last_step == 2
     assert summary.skipped_steps == 0

@@ -47,11 +47,9 @@ def test_waiting_for_a_run_that_never_comes_ends(tmp_path: Path) -> None:
         list(evaluate_continuously(config, tmp_path, timeout=0.1, quiet=True))
 
 
-def test_models_without_a_panoptic_result_are_refused(tmp_path: Path) -> None:
-    config = experiment(
-        "none", {"model_options.panoptic_deeplab.instance.enable": False}
-    )
-    with pytest.raises(ConfigError, match="instance.enable is false"):
+def test_what_cannot_be_evaluated_is_not_trained(tmp_path: Path) -> None:
+    config = experiment("none", {"evaluator_options.add_flipped_images": True})
+    with pytest.raises(ConfigError, match="test-time augmentation"):
         train_and_evaluate(config, tmp_path, quiet=True)
 
 
