@@ -1,7 +1,9 @@
 """The training loop: resumable, observable, the same after a kill."""
 
 import atexit
+import glob
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from deeplab2_edge import assets
-from deeplab2_edge.checkpoints import inspect_checkpoint, track, variable_paths
+from deeplab2_edge import assets, keys
+from deeplab2_edge.checkpoints import (
+    LoadReport,
+    inspect_checkpoint,
+    track,
+    variable_paths,
+)
 from deeplab2_edge.config import (
     ExperimentOptions,
     apply_overrides,
@@ -36,9 +43,13 @@ from deeplab2_edge.errors import (
 from deeplab2_edge.experiments import CONFIG_NAME
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.models import build_model
+from deeplab2_edge.models.cost import activation_bytes
 from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
+from deeplab2_edge.records import missing_shards
+from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.train.data.pipeline import training_dataset
+from deeplab2_edge.train.dry_run import DryRun, Restored, timed_batches, timed_step
 from deeplab2_edge.train.loss_scale import LossScale
 from deeplab2_edge.train.losses import TOTAL_LOSS, build_loss
 from deeplab2_edge.train.optimizers import build_optimizer_groups
@@ -74,6 +85,8 @@ class TrainingSummary:
         losses: Mean of every loss over the last interval.
         skipped_steps: Steps left out because of a loss that was not finite.
         seconds: Time of this process's steps.
+        restored: What this process began with: the last checkpoint of the run, or
+            `initial_checkpoint`; None if weights were random.
     """
 
     output_dir: Path
@@ -83,6 +96,7 @@ class TrainingSummary:
     losses: dict[str, float]
     skipped_steps: int
     seconds: float
+    restored: Restored | None = None
 
     @property
     def steps_per_second(self) -> float:
@@ -155,21 +169,26 @@ def train(
         CheckpointError: If a checkpoint to start from does not fit.
         DeepLabEdgeError: If training diverged.
     """
-    info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
-    validate_config(config, info, needs=("model_options", "train_dataset_options"))
-    _check_classes(config, info)
-    output_dir = ensure_output_dir(Path(model_dir) / config.experiment_name)
-    # TensorFlow's own seed does not reach Keras' initializers.
-    tf_keras.utils.set_random_seed(options.seed)
-    if options.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(options.strategy, tpu=options.tpu)
-    _check_batch(config.train_dataset_options.batch_size, options, strategy)
-    run = _Run(config, info, output_dir, options, strategy)
+    run = _Run(config, Path(model_dir), options, is_dry=False)
     # Only now: a command that does not fit must not spoil what lies there.
-    if is_chief(strategy):
-        _remember_config(config, output_dir)
+    if is_chief(run.strategy):
+        _remember_config(config, run.output_dir)
     return run.train(quiet=quiet, evaluate=evaluate)
+
+
+def dry_run(
+    config: ExperimentOptions,
+    model_dir: str | Path,
+    options: RunOptions = RunOptions(),
+) -> DryRun:
+    """Builds all of a run, takes two steps, and writes nothing.
+
+    What lies in the output folder is read: of a run that can be resumed, the steps
+    that are left are predicted.
+
+    Arguments and errors are those of `train`.
+    """
+    return _Run(config, Path(model_dir), options, is_dry=True).rehearse()
 
 
 class _Run:
@@ -178,16 +197,29 @@ class _Run:
     def __init__(
         self,
         config: ExperimentOptions,
-        info: DatasetInfo,
-        output_dir: Path,
+        model_dir: Path,
         options: RunOptions,
-        strategy: Any,
+        *,
+        is_dry: bool,
     ) -> None:
+        info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
+        validate_config(config, info, needs=("model_options", "train_dataset_options"))
+        _check_classes(config, info)
         self.config = config
         self.info = info
-        self.output_dir = output_dir
+        self.output_dir = model_dir / config.experiment_name
         self.run_options = options
-        self.strategy = strategy
+        self.is_dry = is_dry
+        if not is_dry:
+            ensure_output_dir(self.output_dir)
+        # TensorFlow's own seed does not reach Keras' initializers.
+        tf_keras.utils.set_random_seed(options.seed)
+        if options.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.strategy = strategy = make_strategy(options.strategy, tpu=options.tpu)
+        _check_batch(config.train_dataset_options.batch_size, options, strategy)
+        if is_chief(strategy):
+            _warn_of_missing_records(config)
         self.options = config.trainer_options
         solver = self.options.solver_options
         self.schedule = build_schedule(solver)
@@ -223,8 +255,8 @@ class _Run:
             max_to_keep=self.options.num_checkpoints_to_keep,
             checkpoint_name="ckpt",
         )
-        self._restore()
-        self.step_function = make_train_step(
+        self.restored = self._restore()
+        self.step_function: Any = make_train_step(
             self.model,
             build_loss(
                 self.options.loss_options,
@@ -246,7 +278,7 @@ class _Run:
         Saving reads averages of all workers, so all of them must save; what another
         than the chief writes is thrown away.
         """
-        if is_chief(self.strategy):
+        if self.is_dry or is_chief(self.strategy):
             return self.output_dir
         folder = tempfile.mkdtemp(prefix="deeplab2_edge_worker_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -255,10 +287,7 @@ class _Run:
     def train(
         self, *, quiet: bool, evaluate: Callable[[int, str], None] | None
     ) -> TrainingSummary:
-        first = int(self.global_step.numpy())
-        last = self.options.solver_options.training_number_of_steps
-        if self.run_options.stop_after is not None:
-            last = min(last, self.run_options.stop_after)
+        first, last = self._interval()
         meter = _Meter()
         skipped = 0
         started = time.monotonic()
@@ -307,11 +336,47 @@ class _Run:
             losses=meter.last_means,
             skipped_steps=skipped,
             seconds=time.monotonic() - started,
+            restored=self.restored,
         )
+
+    def rehearse(self) -> DryRun:
+        first, last = self._interval()
+        batch, batch_seconds = timed_batches(self._batches(first))
+        losses, first_seconds = timed_step(self.step_function, batch)
+        self._refuse_divergence(losses, first + 1)
+        _, seconds = timed_step(self.step_function, batch)
+        graph = self.step_function.get_concrete_function(batch).graph
+        return DryRun(
+            parameters=self.model.count_params(),
+            restored=self.restored,
+            first_step=first,
+            last_step=max(first, last),
+            batch_size=self.config.train_dataset_options.batch_size,
+            losses={n: v for n, v in losses.items() if n != SKIPPED},
+            first_step_seconds=first_seconds,
+            step_seconds=seconds,
+            batch_seconds=batch_seconds,
+            memory_bytes_per_image=activation_bytes(graph) // self._num_images(batch),
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+
+    def _interval(self) -> tuple[int, int]:
+        """Returns the steps done and the step to stop at."""
+        last = self.options.solver_options.training_number_of_steps
+        if self.run_options.stop_after is not None:
+            last = min(last, self.run_options.stop_after)
+        return int(self.global_step.numpy()), last
 
     def _steps(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
         if first >= last:
             return
+        batches = self._batches(first)
+        for step in range(first + 1, last + 1):
+            batch = next(batches)
+            yield step, batch, self.step_function(batch)
+
+    def _batches(self, first: int) -> Iterator[Any]:
+        """Gives the batches that follow on a step."""
         dataset = training_dataset(
             self.config.train_dataset_options,
             self.info,
@@ -325,12 +390,9 @@ class _Run:
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        batches = iter(
+        return iter(
             self.strategy.experimental_distribute_dataset(dataset.with_options(options))
         )
-        for step in range(first + 1, last + 1):
-            batch = next(batches)
-            yield step, batch, self.step_function(batch)
 
     @property
     def _is_alone(self) -> bool:
@@ -343,18 +405,28 @@ class _Run:
         first = self.strategy.experimental_local_results
         return {name: first(value)[0] for name, value in batch.items()}
 
+    def _num_images(self, batch: Mapping[str, Any]) -> int:
+        """Counts the images of a batch that this process has."""
+        parts = self.strategy.experimental_local_results(batch[keys.IMAGE])
+        return sum(int(part.shape[0]) for part in parts)
+
     def _summaries(self) -> SummaryWriter:
         folder = self.output_dir if is_chief(self.strategy) else self._checkpoint_dir()
         return SummaryWriter(folder / "train", self.info)
 
-    def _restore(self) -> None:
+    def _restore(self) -> Restored | None:
         latest = tf.train.latest_checkpoint(str(self.output_dir))
-        if latest is not None:
-            self._resume(latest)
-            return
-        restore_initial_checkpoint(self.model, self.config.model_options)
+        if latest is None:
+            model_options = self.config.model_options
+            report = restore_initial_checkpoint(self.model, model_options)
+        else:
+            report = self._resume(latest)
+        if report is None:
+            return None
+        num_variables = len(variable_paths(self.model))
+        return Restored(report.prefix, len(report.loaded), num_variables)
 
-    def _resume(self, latest: str) -> None:
+    def _resume(self, latest: str) -> LoadReport:
         report = inspect_checkpoint(self.model, latest)
         differences = [*report.mismatching, *report.missing, *report.unexpected]
         if differences:
@@ -371,6 +443,7 @@ class _Run:
                 f"{latest}: the state of the optimizer cannot be restored "
                 f"({str(error).splitlines()[0]}); was the optimizer changed?"
             ) from None
+        return report
 
     def _refuse_divergence(self, losses: Mapping[str, Any], step: int) -> None:
         """Stops at a step that could not be learnt from.
@@ -475,6 +548,13 @@ def _check_classes(config: ExperimentOptions, info: DatasetInfo) -> None:
                 f"{description} describes {found.name!r} with other {difference}: "
                 f"set train_dataset_options.dataset={description}"
             )
+
+
+def _warn_of_missing_records(config: ExperimentOptions) -> None:
+    patterns = require_resolved(config.train_dataset_options, "file_pattern")
+    files = {Path(path) for pattern in patterns for path in glob.glob(pattern)}
+    for message in missing_shards(sorted(files)):
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _remember_config(config: ExperimentOptions, output_dir: Path) -> None:

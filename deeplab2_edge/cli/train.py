@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
+    from deeplab2_edge.train.dry_run import DryRun, Restored
     from deeplab2_edge.train.modes import Evaluated
     from deeplab2_edge.train.trainer import TrainingSummary
 
@@ -22,6 +24,7 @@ examples:
     --set '${VAL_SET}=data/synthetic/val-*.tfrecord'
   deeplab2-edge train my_experiment.textproto --output runs \\
     --set train_dataset_options.batch_size=4 --steps 100
+  deeplab2-edge train my_experiment.textproto --output runs --dry-run
 
 The same command again resumes where the run stopped.
 """
@@ -66,6 +69,12 @@ def add_parser(subparsers: Any) -> None:
         "continuous_eval, in a process of its own, whenever training writes one; all "
         "three keep the best under best/",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, take two steps, write nothing, and say what the run "
+        "will need: time, memory, and whether the data keeps up",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument(
         "--deterministic",
@@ -108,9 +117,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge.cli.experiments import load_experiment
+    from deeplab2_edge.errors import UsageError
     from deeplab2_edge.train.modes import train_and_evaluate
-    from deeplab2_edge.train.trainer import RunOptions, train
+    from deeplab2_edge.train.trainer import RunOptions, dry_run, train
 
+    evaluates_only = args.mode in ("eval", "continuous_eval")
+    if args.dry_run and evaluates_only:
+        raise UsageError(f"--dry-run tries out training; --mode {args.mode} has none")
     config = load_experiment(args.config, args.set)
     options = RunOptions(
         seed=args.seed,
@@ -122,8 +135,12 @@ def run(args: argparse.Namespace) -> int:
         num_micro_batches=args.micro_batches,
         stop_after=args.steps,
     )
-    if args.mode in ("eval", "continuous_eval"):
+    if evaluates_only:
         return _evaluate(config, args)
+    if args.dry_run:
+        tried = dry_run(config, args.output, options)
+        print(json.dumps(tried.to_json(), indent=1) if args.json else _format(tried))
+        return 0
     evaluated: list[Evaluated] = []
     if args.mode == "train":
         summary = train(config, args.output, options, quiet=args.quiet)
@@ -194,10 +211,54 @@ def _describe(summary: "TrainingSummary") -> dict[str, Any]:
         "losses": summary.losses,
         "skipped_steps": summary.skipped_steps,
         "steps_per_second": summary.steps_per_second,
+        "restored": None if summary.restored is None else asdict(summary.restored),
     }
 
 
+def _format(tried: "DryRun") -> str:
+    from deeplab2_edge.progress import format_seconds
+
+    steps = tried.last_step - tried.first_step
+    limit = "the data" if tried.is_limited_by_data else "the network"
+    images = counted(tried.batch_size, "image")
+    peak = tried.peak_memory_bytes
+    losses = ", ".join(f"{n} {v:.4f}" for n, v in sorted(tried.losses.items()))
+    return "\n".join(
+        [
+            f"parameters: {tried.parameters:,}",
+            _format_start(tried.restored, tried.first_step),
+            f"losses: {losses}",
+            f"first step, with tracing: {tried.first_step_seconds:.2f} s",
+            f"second step: {tried.step_seconds:.3f} s for {images}, "
+            f"{1 / tried.step_seconds:.2f} steps/s",
+            f"data pipeline: {1 / tried.batch_seconds:.2f} batches/s without a step "
+            f"beside it; {limit} will set the speed",
+            f"whole run: {counted(steps, 'step')}, about "
+            f"{format_seconds(tried.run_seconds)} without checkpoints and evaluation",
+            f"memory for an image: {_mib(tried.memory_bytes_per_image)} (computed: "
+            "most bytes of tensors alive at once in the traced step; weights and "
+            "optimizer on top)",
+            "peak memory of this process: "
+            + ("unknown" if peak is None else f"{_mib(peak)} (tracing included)"),
+            "nothing was written",
+        ]
+    )
+
+
+def _format_start(restored: "Restored | None", first_step: int) -> str:
+    if restored is None:
+        return "started from random weights"
+    if first_step:
+        return f"resumed from {restored}"
+    return f"started from {restored}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
 def _print(summary: "TrainingSummary") -> None:
+    print(_format_start(summary.restored, summary.first_step))
     if summary.last_step == summary.first_step:
         print(f"nothing left to train: step {summary.last_step} was reached before")
     else:

@@ -82,7 +82,7 @@ def model_cost(model: Any) -> ModelCost:
         parameters=_count(model.weights),
         trainable_parameters=_count(model.trainable_weights),
         multiply_adds=sum(map(_multiply_adds, graph.get_operations())),
-        activation_bytes=_activation_bytes(graph),
+        activation_bytes=activation_bytes(graph),
     )
 
 
@@ -131,7 +131,13 @@ class _Buffer:
     last: int
 
 
-def _activation_bytes(graph: Any) -> int:
+def activation_bytes(graph: Any) -> int:
+    """Gives the most bytes of tensors alive at once, see `ModelCost`.
+
+    Args:
+        graph: Of a traced function, also of one that computes gradients. Functions
+            that it calls, as in branches and loops, are not looked into.
+    """
     operations = graph.get_operations()
     last_reader = {
         tensor.name: step
