@@ -26,6 +26,11 @@ examples:
   deeplab2-edge data synth --output synth/ --num 200 --split val
   deeplab2-edge data synth --output look/ --num 5 --format folder --size 513x1025
   deeplab2-edge data synth --output video/ --num 10 --video-frames 6
+  deeplab2-edge data synth --output motion/ --num 250 --video-frames 6 --two-frames
+  deeplab2-edge data synth --output vip/ --num 250 --video-frames 6 --next-frame
+
+A video record holds the frame before, the frame after and the depth; --two-frames and
+--next-frame leave out what the one or the other system does not read.
 
 Every scene follows from its number alone, so the same command draws the same
 pictures. Scenes of `train` and `val` never overlap.
@@ -162,7 +167,23 @@ def _add_synth(actions: Any) -> None:
         type=int,
         default=0,
         metavar="T",
-        help="render videos of T frames, with depth in the records",
+        help="render videos of T frames, with neighbors and depth in the records",
+    )
+    neighbors = parser.add_mutually_exclusive_group()
+    neighbors.add_argument(
+        "--two-frames",
+        action="store_const",
+        const="previous",
+        dest="neighbors",
+        help="T records a video, of a frame and the one before (Motion-DeepLab)",
+    )
+    neighbors.add_argument(
+        "--next-frame",
+        action="store_const",
+        const="next",
+        dest="neighbors",
+        help="T - 1 records a video, of a frame, its depth and the one after "
+        "(ViP-DeepLab)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="first scene of the split (0)"
@@ -283,6 +304,11 @@ def _run_synth(args: argparse.Namespace) -> int:
         )
     if args.video_frames < 0 or args.video_frames == 1:
         raise UsageError(f"--video-frames {args.video_frames}: must be 2 or more")
+    if args.neighbors and (not args.video_frames or args.format == "folder"):
+        raise UsageError(
+            "--two-frames and --next-frame say what records of videos hold: they need "
+            "--video-frames, and no --format folder"
+        )
     _check_counts(args)
     from deeplab2_edge.train.data import builders
 
@@ -292,7 +318,9 @@ def _run_synth(args: argparse.Namespace) -> int:
     if args.format in ("records", "both"):
         source: Any = builders.SceneSource(seeds, args.size)
         if args.video_frames:
-            source = builders.VideoSource(seeds, args.video_frames, args.size)
+            source = builders.VideoSource(
+                seeds, args.video_frames, args.size, args.neighbors or "both"
+            )
         report["records"] = _build(source, args)
     if args.format in ("folder", "both"):
         folder = os.path.join(args.output, args.split)

@@ -197,6 +197,31 @@ def test_synth_writes_pairs_of_video_frames(
     assert capsys.readouterr().out.startswith("2 train records in 1 shard,")
 
 
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    ("option", "count"), [("--two-frames", 6), ("--next-frame", 4)]
+)
+def test_synth_writes_the_neighbor_a_system_reads(
+    option: str,
+    count: int,
+    tf: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["synth", "--output", tmp_path, "--num", 2, "--size", "33x65", "--quiet"]
+    words += ["--shards", 2, "--workers", 1, "--video-frames", 3, option, "--json"]
+    assert run(*words) == 0
+    written = json.loads(capsys.readouterr().out)["records"]
+    assert (written["num_records"], written["num_kept"]) == (count, 0)
+    (tmp_path / "train-00001-of-00002.tfrecord").unlink()  # as if interrupted
+    words[words.index("--workers") + 1] = 2
+    assert run(*words) == 0
+    again = json.loads(capsys.readouterr().out)["records"]
+    assert (again["num_records"], again["num_kept"]) == (count, 1)  # one file is whole
+    assert again["checksum"] == written["checksum"]
+    assert run("check", tmp_path, "--quiet") == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -204,6 +229,11 @@ def test_synth_writes_pairs_of_video_frames(
         (("--num", 2, "--seed", 999_999), "--seed 999999"),
         (("--num", 1, "--split", "test"), "train or val"),
         (("--num", 1, "--video-frames", 1), "--video-frames 1"),
+        (("--num", 1, "--two-frames"), "need --video-frames"),
+        (
+            ("--num", 1, "--video-frames", 2, "--next-frame", "--format", "folder"),
+            "no --format folder",
+        ),
         (("--num", 1, "--shards", 0), "--shards 0"),
         (("--num", 1, "--workers", 0), "--workers 0"),
     ],

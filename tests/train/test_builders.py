@@ -255,6 +255,31 @@ def test_scenes_become_records(tmp_path: Path) -> None:
     assert source.fingerprint() != builders.SceneSource(range(3), SIZE).fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("neighbors", "num_records", "held"),
+    [
+        ("both", 2, {"prev_image", "prev_label", "next_image", "next_label", "depth"}),
+        ("previous", 3, {"prev_image", "prev_label"}),
+        ("next", 2, {"next_image", "next_label", "depth"}),
+    ],
+)
+def test_records_of_videos_hold_the_neighbors_that_are_asked_for(
+    neighbors: Any, num_records: int, held: set[str]
+) -> None:
+    source = builders.VideoSource(range(1), 3, SIZE, neighbors)
+    encoded = source.encode(0)
+    assert len(encoded) == num_records
+    everything = builders.VideoSource(range(1), 3, SIZE)
+    assert (source.fingerprint() == everything.fingerprint()) is (neighbors == "both")
+    for one, all_of_it in zip(encoded, everything.encode(0), strict=False):
+        few = records.decode_example(one, where="x")
+        many = records.decode_example(all_of_it, where="x")
+        optional = {"prev_image", "prev_label", "next_image", "next_label", "depth"}
+        assert {k for k in optional if few.get(k) is not None} == held
+        for key in held:
+            np.testing.assert_array_equal(few[key], many[key])
+
+
 def test_videos_become_records_of_neighbors_with_depth() -> None:
     source = builders.VideoSource(range(1), 3, SIZE)
     first, second = (records.decode_example(r, where="x") for r in source.encode(0))

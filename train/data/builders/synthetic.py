@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from deeplab2_edge.train.data.builders.parallel import run_tasks
 _JPEG_QUALITY = 95
 _MAX_DEPTH_PNG = 65535
 _TASK_ITEMS = 16  # scenes per task when a folder is written
+
+Neighbors = Literal["both", "previous", "next"]
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,20 @@ class SceneSource:
 class VideoSource:
     """Renders one video per seed and writes its frames with their neighbors.
 
-    Each record holds the frame before (the first frame stands for its own), the
-    frame after and the depth. The last frame has no frame after and no record.
-
     Attributes:
         seeds: One video each.
         num_frames: Frames per video, at least 2.
         size: Height and width.
+        neighbors: `"previous"` stores the frame before (the first frame stands for its
+            own), as Motion-DeepLab reads it; `"next"` the frame after and the depth, as
+            ViP-DeepLab does; `"both"` all of it. Where the frame after is stored, the
+            last frame has no record.
     """
 
     seeds: range
     num_frames: int
     size: tuple[int, int]
+    neighbors: Neighbors = "both"
 
     def __post_init__(self) -> None:
         if self.num_frames < 2:
@@ -96,21 +100,22 @@ class VideoSource:
         return len(self.seeds)
 
     def encode(self, index: int) -> list[bytes]:
-        """Returns `num_frames - 1` records in the order of time."""
+        """Returns the records in the order of time; see `neighbors` for how many."""
         seed = self.seeds[index]
         scenes = list(render_video(seed, num_frames=self.num_frames, size=self.size))
         frames = [_frame(scene) for scene in scenes]
+        has_previous, has_next = self.neighbors != "next", self.neighbors != "previous"
         return [
             encode_example(
                 frames[position],
                 filename=frame_name(seed, position),
                 sequence_id=scene_name(seed),
                 frame_id=f"{position:06d}",
-                previous=frames[max(position - 1, 0)],
-                following=frames[position + 1],
-                depth=stored_depth(scenes[position].depth),
+                previous=frames[max(position - 1, 0)] if has_previous else None,
+                following=frames[position + 1] if has_next else None,
+                depth=stored_depth(scenes[position].depth) if has_next else None,
             )
-            for position in range(self.num_frames - 1)
+            for position in range(self.num_frames - has_next)
         ]
 
     def state(self, index: int) -> list[object]:
@@ -118,7 +123,7 @@ class VideoSource:
         return []
 
     def fingerprint(self) -> str:
-        """Changes with seeds, length, size and the look of the first video."""
+        """Changes with seeds, length, size and the records of the first video."""
         words = [self.seeds.start, len(self.seeds), self.num_frames, *self.size]
         return _fingerprint(self, words)
 
