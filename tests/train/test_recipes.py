@@ -23,6 +23,12 @@ RECIPES = sorted(path.stem for path in FOLDER.glob("*.textproto"))
 OURS = {
     "camvid_mobilenet_v3_small",
     "synthetic_street_mobilenet_v3_small",
+    "synthetic_street_axial_max_deeplab_s_backbone",
+    "synthetic_street_max_deeplab_s",
+    *(
+        f"synthetic_street_{architecture}_mobilenet_v3_small"
+        for architecture in ("deeplabv3", "deeplabv3plus", "motion", "vip")
+    ),
     *(
         f"cityscapes_{architecture}_mobilenet_v3_{size}_os16_res513x1025"
         for architecture in ("deeplabv3", "deeplabv3plus", "panoptic")
