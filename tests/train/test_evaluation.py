@@ -14,7 +14,9 @@ from deeplab2_edge import keys
 from deeplab2_edge.checkpoints import save_weights
 from deeplab2_edge.cli import main
 from deeplab2_edge.config import ExperimentOptions, format_config
+from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
+from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics import (
     DepthError,
     MeanIou,
@@ -35,7 +37,7 @@ from deeplab2_edge.panoptic import (
     merge_two_frames,
     resize_bilinear,
 )
-from deeplab2_edge.samples import SampleSet, open_samples
+from deeplab2_edge.samples import SampleSet, open_samples, video_of
 from deeplab2_edge.train.evaluation import evaluate_checkpoint
 from deeplab2_edge.train.modes import train_and_evaluate
 from deeplab2_edge.train.predictors import (
@@ -287,3 +289,23 @@ def test_what_cannot_be_evaluated_is_refused(scenes: str, tmp_path: Path) -> Non
     changed = experiment(scenes, {**VIDEO_MODELS["motion_deeplab"], **off})
     with pytest.raises(ConfigError, match=r"motion_deeplab.instance.enable is false"):
         evaluate_checkpoint(changed, folder, data, quiet=True)
+
+
+def test_frames_of_a_video_come_together(tmp_path: Path) -> None:
+    for name in ("a_1", "b_1", "b_2", "c_1"):
+        for folder in ("images", "labels"):
+            shape = (*SIZE, 3) if folder == "images" else SIZE
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            write_png(path, np.zeros(shape, np.uint8))
+    samples = open_samples(tmp_path, get_dataset("synthetic_street")).samples
+    assert [video_of(sample) for sample in samples] == ["a", "b", "b", "c"]
+    first = open_samples(
+        tmp_path, get_dataset("synthetic_street"), limit=2, from_start=True
+    )
+    assert [sample.name for sample in first.samples] == ["a_1", "b_1"]
+    config = experiment("none", VIDEO_MODELS["motion_deeplab"])
+    _, folder = saved(tmp_path, config)
+    torn = SampleSet(first.info, [samples[n] for n in (1, 3, 2)])
+    with pytest.raises(DataError, match="b_2: video b goes on after another one"):
+        evaluate_checkpoint(config, folder, torn, quiet=True)
