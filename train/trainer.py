@@ -49,6 +49,7 @@ from deeplab2_edge.progress import progress
 from deeplab2_edge.records import missing_shards
 from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.train.data.pipeline import training_dataset
+from deeplab2_edge.train.data.traced_checks import readable_errors
 from deeplab2_edge.train.dry_run import DryRun, Restored, timed_batches, timed_step
 from deeplab2_edge.train.loss_scale import LossScale
 from deeplab2_edge.train.losses import TOTAL_LOSS, build_loss
@@ -170,10 +171,11 @@ def train(
         DeepLabEdgeError: If training diverged.
     """
     run = _Run(config, Path(model_dir), options, is_dry=False)
+    steps = run.steps()
     # Only now: a command that does not fit must not spoil what lies there.
     if is_chief(run.strategy):
         _remember_config(config, run.output_dir)
-    return run.train(quiet=quiet, evaluate=evaluate)
+    return run.train(steps, quiet=quiet, evaluate=evaluate)
 
 
 def dry_run(
@@ -285,21 +287,25 @@ class _Run:
         return Path(folder)
 
     def train(
-        self, *, quiet: bool, evaluate: Callable[[int, str], None] | None
+        self,
+        steps: Iterator[tuple[int, Any, Any]],
+        *,
+        quiet: bool,
+        evaluate: Callable[[int, str], None] | None,
     ) -> TrainingSummary:
         first, last = self._interval()
         meter = _Meter()
         skipped = 0
         started = time.monotonic()
         with self._summaries() as summaries:
-            steps = progress(
-                self._steps(first, last),
+            shown = progress(
+                steps,
                 total=last - first,
                 label="training",
                 quiet=quiet,
                 status=meter.status,
             )
-            for step, batch, losses in steps:
+            for step, batch, losses in shown:
                 self._refuse_divergence(meter.last, step - 1)
                 meter.add(losses)
                 if step % self.options.save_summaries_steps == 0 or step == last:
@@ -367,12 +373,23 @@ class _Run:
             last = min(last, self.run_options.stop_after)
         return int(self.global_step.numpy()), last
 
-    def _steps(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
+    def steps(self) -> Iterator[tuple[int, Any, Any]]:
+        """Opens the data and gives the steps that are left, each as it is taken.
+
+        Returns:
+            Number, batch and losses of each step.
+        """
+        first, last = self._interval()
         if first >= last:
-            return
-        batches = self._batches(first)
-        for step in range(first + 1, last + 1):
-            batch = next(batches)
+            return iter(())
+        return self._take(self._batches(first), range(first + 1, last + 1))
+
+    def _take(
+        self, batches: Iterator[Any], numbers: range
+    ) -> Iterator[tuple[int, Any, Any]]:
+        for step in numbers:
+            with readable_errors():
+                batch = next(batches)
             yield step, batch, self.step_function(batch)
 
     def _batches(self, first: int) -> Iterator[Any]:
