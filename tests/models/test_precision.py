@@ -44,7 +44,10 @@ def build(recipe: str, precision: str) -> Any:
     return model
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"],
+)
 @pytest.mark.parametrize("recipe", FAMILIES)
 def test_outputs_are_near_those_of_float32(recipe: str, precision: str) -> None:
     image = synthetic_weights.image((1, *SIZE, input_channels(narrow(recipe))))

@@ -55,6 +55,7 @@ def test_a_dry_run_of_an_evaluation_is_refused(
     assert "--mode eval has none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_began_with_and_which_records_lack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_semantic_models_have_mean_iou(
     assert report.results == {"miou": miou.result()}
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_semantic_model(
     scenes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +148,7 @@ def test_the_command_measures_a_semantic_model(
     assert "ap is not measured for deeplab_v3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_of_a_semantic_run_has_the_best_iou(
     scenes: str, tmp_path: Path
 ) -> None:
@@ -200,6 +202,7 @@ def low_threshold(changes: dict[str, object]) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_motion_models_are_tracked(video: str, tmp_path: Path) -> None:
     config = experiment(video, low_threshold(VIDEO_MODELS["motion_deeplab"]))
     model, folder = saved(tmp_path, config)
