@@ -4,21 +4,21 @@ Read are the format itself and what the published data sets make of it: COCO,
 Cityscapes as prepared with train ids, and ADE20K as prepared for panoptic work.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from deeplab2_edge.datasets.info import DatasetInfo, default_color
+from deeplab2_edge.datasets.json_file import objects, read_object, relative_path, whole
 from deeplab2_edge.datasets.labels import VOID_SEGMENT, CocoLabel, Segment
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import list_images
 
 ANNOTATION_DIRS = ("annotations", "gtFine")
 
-# The largest public file, COCO train2017, has 180 MB.
-_MAX_JSON_BYTES = 1024 * 1024 * 1024
+# What messages call the place a `file_name` must stay in.
+_FOLDER = "the data set's folder"
 _TRAIN_ID_SUFFIX = "_trainId"  # Cityscapes: categories are train ids, not label ids
 _CITYSCAPES_IMAGE, _CITYSCAPES_LABEL = "_leftImg8bit", "_gtFine_panoptic"
 
@@ -85,7 +85,7 @@ def read_annotations(
         DataError: If the file is damaged, names unknown categories, lists a segment
             or image twice, or an image is missing.
     """
-    document = _read_json(annotation)
+    document = read_object(annotation)
     if info is None:
         info = _info_from_categories(root.name, document, annotation)
     image_dir = image_dir or _find_images(root, annotation)
@@ -93,8 +93,8 @@ def read_annotations(
     reader = _SegmentReader(annotation, info, crowd_is_ignored)
     finder = _ImageFinder(annotation, document, image_dir)
     entries: dict[str, tuple[str, Path, CocoLabel]] = {}
-    for entry in _objects(document, "annotations", annotation):
-        label_path = label_dir / _relative(entry, annotation)
+    for entry in objects(document, "annotations", annotation):
+        label_path = label_dir / relative_path(entry, annotation, folder=_FOLDER)
         name, image_path = finder.find(entry, label_path)
         if name in entries:
             raise DataError(f"{annotation}: image {name!r} is annotated twice")
@@ -134,7 +134,7 @@ class _ImageFinder:
         self._path = path
         self._image_dir = image_dir
         # Converters for Cityscapes and ADE20K leave the list out or name other files.
-        listed = _objects(document, "images", path) if "images" in document else []
+        listed = objects(document, "images", path) if "images" in document else []
         self._listed = {str(image.get("id")): image for image in listed}
         self._by_stem: dict[str, Path] | None = None
 
@@ -142,7 +142,7 @@ class _ImageFinder:
         """Returns name and path of the image."""
         image = self._listed.get(str(entry.get("image_id")))
         if image is not None:
-            relative = _relative(image, self._path)
+            relative = relative_path(image, self._path, folder=_FOLDER)
             if (self._image_dir / relative).is_file():
                 return relative.with_suffix("").as_posix(), self._image_dir / relative
         if self._by_stem is None:
@@ -182,9 +182,9 @@ class _SegmentReader:
         """Numbers the instances of each class 1, 2, ... in the order of the list."""
         counts: dict[int, int] = {}
         segments: dict[int, Segment] = {}
-        for item in _objects(entry, "segments_info", self._path):
-            segment_id = _whole(item, "id", self._path)
-            category = _whole(item, "category_id", self._path)
+        for item in objects(entry, "segments_info", self._path):
+            segment_id = whole(item, "id", self._path)
+            category = whole(item, "category_id", self._path)
             if category not in self._classes:
                 raise DataError(
                     f"{self._path}: {where}: segment {segment_id} has category "
@@ -225,8 +225,8 @@ def _info_from_categories(
     if not document.get("categories"):
         raise DataError(f"{path}: `categories` is missing or empty; name a data set")
     categories = {
-        _whole(category, "id", path): category
-        for category in _objects(document, "categories", path)
+        whole(category, "id", path): category
+        for category in objects(document, "categories", path)
     }
     ids = tuple(sorted(categories))
     ignore_label = max(255, len(ids) + 1)
@@ -256,46 +256,3 @@ def _color(given: object, index: int) -> tuple[int, int, int]:
     ):
         return given[0], given[1], given[2]
     return default_color(index)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        size = path.stat().st_size
-        if size > _MAX_JSON_BYTES:
-            raise DataError(
-                f"{path}: has {size} bytes; annotations may have {_MAX_JSON_BYTES}"
-            )
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: must hold a JSON object")
-    return document
-
-
-def _objects(owner: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    items = owner.get(key)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{path}: `{key}` must be a list of objects")
-    return items
-
-
-def _whole(owner: Mapping[str, Any], key: str, path: Path) -> int:
-    value = owner.get(key)
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise DataError(f"{path}: `{key}` must be a whole number, found {value!r}")
-    return value
-
-
-def _relative(owner: Mapping[str, Any], path: Path) -> PurePosixPath:
-    """Returns `file_name` if it stays inside its folder; the file may be hostile."""
-    name = owner.get("file_name")
-    relative = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-    is_inside = not relative.is_absolute() and ".." not in relative.parts
-    if not relative.name or not is_inside or "\0" in str(relative):
-        raise DataError(
-            f"{path}: file_name {name!r} must be a path inside the data set's folder"
-        )
-    return relative

@@ -12,7 +12,6 @@ Maps belong together by their names. Depth is NAME_depth.png beside label PNGs, 
 256 per meter, 0 where unknown.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from deeplab2_edge.datasets.coco_panoptic import find_annotation
 from deeplab2_edge.datasets.description import load_description
 from deeplab2_edge.datasets.folders import video_of_name
 from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.datasets.json_file import objects, read_object, relative_path, whole
 from deeplab2_edge.datasets.labels import (
     CocoLabel,
     LabelMaps,
@@ -61,7 +61,6 @@ _SUFFIXES = (
 _DEPTH_SUFFIX, _OVERLAY_SUFFIX, _RESULT_SUFFIX = "_depth", "_overlay", "_panoptic"
 _PHOTO_SUFFIX = "_leftImg8bit"
 _DEPTH_PER_METER = 256
-_MAX_JSON_BYTES = 1 << 30
 _TRAIN_ID_SUFFIX = "_trainId"  # Cityscapes: categories are train ids, not label ids
 
 
@@ -314,15 +313,15 @@ class _ResultMap:
 
     def read(self) -> PanopticFile:
         where = self.document
-        document = _read_json(where)
-        divisor = _whole(document, "label_divisor", where)
+        document = read_object(where)
+        divisor = whole(document, "label_divisor", where)
         if divisor < 1:
             raise DataError(f"{where}: `label_divisor` is 0; it must be at least 1")
         segments: list[Segment] = []
         scores: dict[int, float] = {}
-        for number, item in enumerate(_objects(document, "segments", where), start=1):
-            class_id = _whole(item, "class_id", where)
-            instance = _whole(item, "id", where) % divisor
+        for number, item in enumerate(objects(document, "segments", where), start=1):
+            class_id = whole(item, "class_id", where)
+            instance = whole(item, "id", where) % divisor
             _check_class(item, class_id, self.info, where)
             segments.append(Segment(number, class_id, instance, None))
             _add_score(scores, item, class_id, instance, self.info, where)
@@ -334,15 +333,15 @@ def _open_coco(annotation: Path, info: DatasetInfo) -> MapFolder:
     folder = annotation.with_suffix("")
     if not folder.is_dir():
         folder = annotation.parent
-    document = _read_json(annotation)
+    document = read_object(annotation)
     category_ids: Sequence[int] = range(info.num_classes)
     if info.category_ids and not annotation.stem.endswith(_TRAIN_ID_SUFFIX):
         category_ids = info.category_ids
     classes = {category: index for index, category in enumerate(category_ids)}
     maps: dict[str, MapFile] = {}
     aliases: dict[str, str] = {}
-    for entry in _objects(document, "annotations", annotation):
-        relative = _relative(entry, annotation)
+    for entry in objects(document, "annotations", annotation):
+        relative = relative_path(entry, annotation, folder=f"{annotation.stem}/")
         name = _image_name(relative.with_suffix("").as_posix())
         if name in maps:
             raise DataError(f"{annotation}: image {name!r} is annotated twice")
@@ -366,9 +365,9 @@ def _coco_map(
     counts: dict[int, int] = {}
     scores: dict[int, float] = {}
     segments = []
-    for item in _objects(entry, "segments_info", where):
-        segment_id = _whole(item, "id", where)
-        category = _whole(item, "category_id", where)
+    for item in objects(entry, "segments_info", where):
+        segment_id = whole(item, "id", where)
+        category = whole(item, "category_id", where)
         if category not in classes:
             raise DataError(
                 f"{where}: {path.name}: segment {segment_id} has category_id "
@@ -497,46 +496,3 @@ def _natural(text: str) -> list[tuple[int, str]]:
     """Sorts numbers by value: frame 2 before frame 10."""
     parts = re.split(r"(\d+)", text)
     return [(int(p) if p.isdecimal() else -1, p) for p in parts]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        size = path.stat().st_size
-        if size > _MAX_JSON_BYTES:
-            raise DataError(
-                f"{path}: has {size} bytes; annotations may have {_MAX_JSON_BYTES}"
-            )
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: must hold a JSON object")
-    return document
-
-
-def _objects(owner: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    items = owner.get(key)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{path}: `{key}` must be a list of objects")
-    return items
-
-
-def _whole(owner: Mapping[str, Any], key: str, path: Path) -> int:
-    value = owner.get(key)
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise DataError(f"{path}: `{key}` must be a whole number, found {value!r}")
-    return value
-
-
-def _relative(owner: Mapping[str, Any], path: Path) -> PurePosixPath:
-    """Returns `file_name` if it stays inside its folder; the file may be hostile."""
-    name = owner.get("file_name")
-    relative = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-    is_inside = not relative.is_absolute() and ".." not in relative.parts
-    if not relative.name or not is_inside or "\0" in str(relative):
-        raise DataError(
-            f"{path}: `file_name` {name!r} must be a path inside {path.stem}/"
-        )
-    return relative

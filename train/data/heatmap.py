@@ -1,12 +1,11 @@
 """Gaussians at the centers of instances."""
 
-import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deeplab2_edge.optional import require
+from deeplab2_edge.panoptic import gaussian_window
 
 tf = require("tensorflow", extra="train")
 
@@ -38,16 +37,3 @@ def draw_centers(centers_yx: Any, shape: Any, sigma: float) -> Any:
     )
     heatmap = tf.reshape(heatmap, canvas)
     return tf.slice(heatmap, [margin_before, margin_before], shape)
-
-
-def gaussian_window(sigma: float) -> NDArray[np.float32]:
-    """Gives the square window of a center Gaussian: `[S, S]`, `S = int(6 sigma + 3)`.
-
-    Raises:
-        ValueError: If sigma is not positive.
-    """
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ValueError(f"sigma is {sigma}; it must be a positive number of pixels")
-    distance = np.arange(int(6 * sigma + 3), dtype=np.float32) - (3 * sigma + 1)
-    squared = distance[:, None] ** 2 + distance**2
-    return np.exp(-squared / (2 * sigma**2)).astype(np.float32)
