@@ -24,7 +24,7 @@ from deeplab2_edge.layers.axial_block import Block
 from deeplab2_edge.layers.conv import conv, conv1d
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dual_path import memory_feature
-from deeplab2_edge.layers.resize import resize_to
+from deeplab2_edge.layers.resize import resize_to, strided_side
 from deeplab2_edge.optional import require
 
 tf_keras: Any = require("tf_keras", extra="train")
@@ -209,7 +209,7 @@ def build_max_deeplab(
             x = _fuse(
                 [x, *seen[step.stride][-2:]],
                 f"{path}/{step.name}_resized_fuse",
-                _size_at(image, step.stride),
+                [strided_side(side, step.stride) for side in image.shape[1:3]],
                 blocks[-1].filters[-1],
                 defaults,
             )
@@ -263,7 +263,7 @@ def _compile_group(
 def _fuse(
     features: Sequence[Any],
     path: str,
-    size: tuple[int, int],
+    size: Sequence[int],
     channels: int,
     defaults: LayerDefaults,
 ) -> Any:
@@ -332,8 +332,3 @@ def _features(
 
 def _activated(x: Any, name: str, defaults: LayerDefaults) -> Any:
     return activate(x, name, "relu", defaults.hard_swish)
-
-
-def _size_at(image: Any, stride: int) -> tuple[int, int]:
-    height, width = ((side - 1) // stride + 1 for side in image.shape[1:3])
-    return height, width

@@ -25,6 +25,11 @@ def scaled_side(side: int, scale: float) -> int:
     return int((side - 1) * scale + 1)
 
 
+def strided_side(side: int, stride: int) -> int:
+    """Gives the pixels of a side at a stride, so that corners stay on corners."""
+    return (side - 1) // stride + 1
+
+
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")
 class ResizeBilinear(tf_keras.layers.Layer):  # type: ignore[misc]
     """Is `resize_bilinear` to a static size as a layer."""

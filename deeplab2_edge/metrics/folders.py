@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.datasets.coco_panoptic import find_annotation
 from deeplab2_edge.datasets.description import load_description
-from deeplab2_edge.datasets.folders import video_of_name
+from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, video_of_name
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.json_file import objects, read_object, relative_path, whole
 from deeplab2_edge.datasets.labels import (
@@ -49,7 +49,6 @@ from deeplab2_edge.metrics.video_panoptic_quality import VPQ_WINDOWS
 from deeplab2_edge.progress import progress
 from deeplab2_edge.wording import counted
 
-DESCRIPTION_NAME = "dataset.json"
 # What data sets and programs append to the name of an image, longest first.
 _SUFFIXES = (
     "_gtFine_instanceTrainIds",

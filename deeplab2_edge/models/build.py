@@ -10,6 +10,7 @@ from deeplab2_edge.backbones import build_backbone
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.resize import strided_side
 from deeplab2_edge.models import (
     deeplab_v3,
     max_deeplab,
@@ -158,15 +159,10 @@ def aspp_pool_size(
             "width"
         )
     height, width = (
-        min(scaled_size(side, stride), scaled_size(limit, stride))
+        min(strided_side(side, stride), strided_side(limit, stride))
         for side, limit in zip(crop, input_size, strict=True)
     )
     return height, width
-
-
-def scaled_size(side: int, stride: int) -> int:
-    """Returns the pixels left of `side` at a stride."""
-    return (side - 1) // stride + 1
 
 
 def _require_size(input_size: Any) -> None:

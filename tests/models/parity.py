@@ -18,8 +18,8 @@ from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.registry import dataset_names, register_dataset
 from deeplab2_edge.layers.axial_attention import AttentionOptions
 from deeplab2_edge.layers.dual_path import DualPathOptions
+from deeplab2_edge.layers.resize import strided_side
 from deeplab2_edge.models import build, resize_outputs
-from deeplab2_edge.models.build import scaled_size
 from deeplab2_edge.optional import require
 from tests.models import synthetic_weights
 
@@ -188,7 +188,7 @@ def _pool_size(facts: dict[str, Any], spec: dict[str, Any]) -> Sequence[int]:
     if window and None not in window:
         return window
     stride = facts["output_stride"]
-    return [scaled_size(side, stride) for side in spec["input_shape"][1:3]]
+    return [strided_side(side, stride) for side in spec["input_shape"][1:3]]
 
 
 def _know_dataset(facts: dict[str, Any]) -> None:
