@@ -1,11 +1,10 @@
 """Does every family learn?
 
-Trains the recipes of the small synthetic street from the beginning and measures each on
-held-out scenes twice: after its first step, and at its end. Renders the records it needs.
-Adds what it finds to one JSON, recipe by recipe, so that it can be stopped.
+Trains the recipes of the small synthetic street and measures each on held-out scenes
+twice: after its first step, and at its end. Renders the records it needs. Adds what it
+finds to one JSON, recipe by recipe, so that it can be stopped.
 
-    python -m benchmarks.families --data data --output runs
-    python -m benchmarks.families --data data --output runs synthetic_street_max_deeplab_s
+    python -m benchmarks.families --data data --output runs [RECIPE ...]
 """
 
 import argparse
@@ -22,12 +21,8 @@ from deeplab2_edge.runtime.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "families.json"
 CANVAS = (129, 257)
-# Records by what a model reads beside its image: folder, options, numbers, shards.
-_SCENES = ("synthetic_129", (), (2400, 200), (24, 4))
-_VIDEOS = {
-    "motion_deeplab": "--two-frames",
-    "vip_deeplab": "--next-frame",
-}
+# What of a video a model reads beside its image.
+_VIDEOS = {"motion_deeplab": "--two-frames", "vip_deeplab": "--next-frame"}
 _FIGURES = (
     ("panoptic_quality", "pq"),
     ("mean_iou", "miou"),
@@ -90,7 +85,8 @@ def measure(recipe: str, data: Path, output: Path) -> dict[str, Any]:
 def _records(recipe: str, data: Path) -> Path:
     config = load_config(experiments.find_recipe(recipe))
     flag = _VIDEOS.get(str(config.model_options.meta_architecture))
-    folder, options, numbers, shards = _SCENES
+    folder, numbers, shards = "synthetic_129", (2400, 200), (24, 4)
+    options: tuple[str, ...] = ()
     if flag is not None:
         folder += flag.replace("--", "_").replace("-", "_")
         options, numbers, shards = ("--video-frames", "6", flag), (300, 25), (30, 5)
