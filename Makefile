@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything installed
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --progress-bar off --quiet -e '.[all,dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --progress-bar off --quiet -e '.[all,dev,crosscheck]'
 	@# Without the system's libGL the desktop build of OpenCV does not load; its
 	@# headless build is the same library without windows.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
