@@ -10,8 +10,11 @@ network and goes on where it stopped; a copy travels with the package, for
 `deeplab2-edge models`.
 
     python -m benchmarks.models [--seconds 1500] [--only NAME] [--again]
+    python -m benchmarks.models --only-missing [--seconds 120]
 
 After a change of recipes `--seconds 0` counts again and keeps what is measured.
+Counting all takes minutes; `--only-missing` counts and measures only the networks that
+have no row yet under their recipes and canvas, and trusts the other rows.
 
 Weights are random: they do not change the time. A network whose memory would not be
 free, or whose time would end after `--seconds`, is not measured.
@@ -62,13 +65,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1500, help="for measuring")
     parser.add_argument("--only", metavar="NAME", help="measure this one")
     parser.add_argument("--again", action="store_true", help="also what is measured")
+    parser.add_argument(
+        "--only-missing", action="store_true", help="trust the rows that are there"
+    )
     parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
     args = parser.parse_args()
     networks = {network.name: network for network in shipped_networks()}
     if args.measure:
         print(json.dumps(_measure(networks[args.measure])))
         return
-    document = _count(list(networks.values()))
+    before = json.loads(OUTPUT.read_text())["rows"] if OUTPUT.is_file() else []
+    document = _count(
+        list(networks.values()), before, trusted=before if args.only_missing else ()
+    )
     _write(document)
     _measure_all(document, args)
     print(f"{OUTPUT} written; `python -m benchmarks.tables` makes the table")
@@ -94,27 +103,40 @@ def _write(document: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _count(networks: list[Network]) -> dict[str, Any]:
-    """Counts all networks; keeps what is measured of those that did not change."""
+def _count(
+    networks: list[Network],
+    before: Iterable[dict[str, Any]],
+    trusted: Iterable[dict[str, Any]],
+) -> dict[str, Any]:
+    """Counts networks; keeps what is measured of those that did not change.
+
+    Args:
+        networks: All that the document shall hold.
+        before: Rows with measurements.
+        trusted: Rows that stand for networks of their recipes and canvas as they are.
+    """
     import tensorflow as tf
 
     from deeplab2_edge.models.cost import network_cost
 
-    before = json.loads(OUTPUT.read_text())["rows"] if OUTPUT.is_file() else []
     measured = {_identity(row): row["measured"] for row in before}
+    known = {_place(row): row for row in trusted}
     baseline, baselines = load_config(find_recipe(BASELINE)), {}
     rows = []
     for network in networks:
-        print(f"counting {network.name}", flush=True)
         config, canvas = network.config, network.canvas
-        if canvas not in baselines:
-            baselines[canvas] = network_cost(baseline, input_size=canvas)
-        cost = network_cost(config, input_size=canvas)
-        row = {
-            "recipes": list(network.recipes),
-            **describe_network(config, canvas, cost, baselines[canvas]),
-        }
-        rows.append({**row, "measured": measured.get(_identity(row))})
+        row = known.get((network.recipes, canvas))
+        if row is None:
+            print(f"counting {network.name}", flush=True)
+            if canvas not in baselines:
+                baselines[canvas] = network_cost(baseline, input_size=canvas)
+            cost = network_cost(config, input_size=canvas)
+            row = {
+                "recipes": list(network.recipes),
+                **describe_network(config, canvas, cost, baselines[canvas]),
+            }
+            row["measured"] = measured.get(_identity(row))
+        rows.append(row)
     return {
         "command": "python -m benchmarks.models",
         "baseline": BASELINE,
@@ -122,6 +144,10 @@ def _count(networks: list[Network]) -> dict[str, Any]:
         "machine": describe_machine(),
         "rows": rows,
     }
+
+
+def _place(row: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    return tuple(row["recipes"]), tuple(row["input_size"])
 
 
 def _identity(row: dict[str, Any]) -> tuple[Any, ...]:

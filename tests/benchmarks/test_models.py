@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import models
-from deeplab2_edge.networks import find_network, shipped_costs
+from deeplab2_edge.networks import find_network, shipped_costs, shipped_networks
 
 
 def test_what_does_not_fit_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +20,25 @@ def test_a_change_of_the_network_outdates_its_measurement() -> None:
     assert models._identity(row) == models._identity(dict(row))
     changed = {**row, "multiply_adds": row["multiply_adds"] + 1}
     assert models._identity(changed) != models._identity(row)
+
+
+@pytest.mark.tf
+def test_only_missing_networks_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+    from deeplab2_edge.models.cost import ModelCost
+
+    cost = ModelCost(1, 1, 1, 1)
+    monkeypatch.setattr("deeplab2_edge.models.cost.network_cost", lambda *_, **__: cost)
+    networks = shipped_networks()[:2]
+    rows = [r for r in shipped_costs()["rows"] if r["recipes"][0] == networks[0].name]
+    counted = models._count(networks, rows, trusted=rows)["rows"]
+    assert capsys.readouterr().out == f"counting {networks[1].name}\n"
+    assert counted[0] == rows[0]
+    assert counted[1]["parameters"] == 1 and counted[1]["measured"] is None
+    elsewhere = [{**rows[0], "input_size": [1, 1]}]
+    assert models._count(networks[:1], rows, trusted=elsewhere)["rows"] != rows
 
 
 @pytest.mark.tf
