@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from deeplab2_edge.layers.replay import is_repeated
+from deeplab2_edge.layers.replay import current_draws, is_repeated
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
@@ -13,6 +13,9 @@ tf_keras: Any = require("tf_keras", extra="train")
 
 class Replayable(tf_keras.layers.Layer):  # type: ignore[misc]
     """Draws from a stream that depends on the training step alone.
+
+    A layer that is called several times in a step, as by the encoder of two frames,
+    has a stream for each of the passes that `replay.draws_of` tells apart.
 
     Keras' own layers draw from a hidden generator, which no checkpoint holds: a run
     that was killed and resumed would see other masks than an uninterrupted one.
@@ -35,9 +38,10 @@ class Replayable(tf_keras.layers.Layer):  # type: ignore[misc]
                     "its seed_source, so that both see the same one"
                 )
             return tf.random.uniform(shape)
-        # One stream per layer: the layer's name picks it.
-        name = zlib.crc32(self.name.encode())
-        seed = tf.stack([tf.constant(name, tf.int64), self.seed_source()])
+        # One stream per layer and pass: their names pick it.
+        words = [self.name, *map(str, current_draws())]
+        stream = zlib.crc32("#".join(words).encode())
+        seed = tf.stack([tf.constant(stream, tf.int64), self.seed_source()])
         return tf.random.stateless_uniform(shape, seed=seed)
 
 

@@ -7,7 +7,7 @@ References:
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deeplab2_edge.layers.replay import first_pass, second_pass
+from deeplab2_edge.layers.replay import current_draws, draws_of, first_pass, second_pass
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
@@ -46,9 +46,10 @@ class Recompute(tf_keras.layers.Layer):  # type: ignore[misc]
         if not training:
             return self.network(inputs, training=False)
         passes = iter((first_pass, second_pass))
+        numbers = current_draws()  # the second pass is run from elsewhere
 
         def run(*arguments: Any) -> Any:
-            with next(passes)():
+            with next(passes)(), draws_of(numbers):
                 return self.network(list(arguments), training=True)
 
         return tf.recompute_grad(run)(*inputs)

@@ -1,7 +1,8 @@
-"""Tells layers that a forward pass is, or will be, run a second time.
+"""Tells layers which forward pass they are in, where a network has several.
 
-The second pass must repeat the first one, and must not count: random masks are the
-same, moving statistics are left alone.
+A pass that is computed again must repeat the first one, and must not count: random
+masks are the same, moving statistics are left alone. Passes over different frames,
+though, are different passes: each has masks of its own.
 """
 
 import contextlib
@@ -34,6 +35,28 @@ def is_repeated() -> bool:
 def is_second() -> bool:
     """Tells whether the current pass is a repetition."""
     return getattr(_local, "current", None) == "second"
+
+
+@contextlib.contextmanager
+def draws_of(numbers: tuple[int, ...]) -> Iterator[None]:
+    """Says whose random masks a pass draws.
+
+    Args:
+        numbers: Tell this pass from the others of a step, for example by the frame;
+            passes of the same numbers draw the same masks.
+    """
+    before = current_draws()
+    _local.draws = numbers
+    try:
+        yield
+    finally:
+        _local.draws = before
+
+
+def current_draws() -> tuple[int, ...]:
+    """Returns the numbers of the current pass, none if a step has only one."""
+    numbers: tuple[int, ...] = getattr(_local, "draws", ())
+    return numbers
 
 
 @contextlib.contextmanager

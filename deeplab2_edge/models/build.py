@@ -243,8 +243,8 @@ def _encode_two_frames(
     """
     frame = tf_keras.Input((*image.shape[1:3], _RGB), batch_size=image.shape[0])
     features = _encode(frame, config, defaults)
-    encoder = tf_keras.Model(frame, features, name=vip_deeplab.ENCODER)
-    return [encoder(image[..., :_RGB]), encoder(image[..., _RGB:])]
+    encoder = vip_deeplab.FrameEncoder(frame, features, name=vip_deeplab.ENCODER)
+    return [encoder(image[..., :_RGB]), encoder(image[..., _RGB:], frame=1)]
 
 
 def _refuse_single_pixels(

@@ -19,6 +19,7 @@ from deeplab2_edge.config import (
 from deeplab2_edge.decoders.context import feature_of
 from deeplab2_edge.decoders.panoptic import build_head
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.replay import current_draws, draws_of
 from deeplab2_edge.layers.resize import ResizeBilinear
 from deeplab2_edge.models.panoptic_deeplab import (
     instance_branch,
@@ -32,6 +33,17 @@ tf_keras = require("tf_keras", extra="train")
 
 ENCODER = "encoder"
 NORMALIZE = "normalize"
+
+
+class FrameEncoder(tf_keras.Model):  # type: ignore[misc]
+    """Encodes frames of a pair, each with random masks of its own."""
+
+    def call(
+        self, inputs: Any, training: Any = None, mask: Any = None, frame: int = 0
+    ) -> Any:
+        """Encodes frame number `frame` of the pair."""
+        with draws_of((*current_draws(), frame)):
+            return super().call(inputs, training=training, mask=mask)
 
 
 def build_heads(

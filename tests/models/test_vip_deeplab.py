@@ -10,12 +10,14 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 from deeplab2_edge import keys
 from deeplab2_edge.checkpoints import variable_paths
 from deeplab2_edge.config import ExperimentOptions, apply_overrides, parse_config
+from deeplab2_edge.layers.dropout import DropPath
 from deeplab2_edge.models import build_model
 from deeplab2_edge.models.vip_deeplab import TwoFrameInference, build_heads
 from deeplab2_edge.optional import require
 from tests.convert.tiny import SIZE, fill, tiny_backbone
 from tests.models import published
 
+tf = require("tensorflow", extra="train")
 tf_keras = require("tf_keras", extra="train")
 
 pytestmark = pytest.mark.tf
@@ -192,3 +194,44 @@ def test_a_video_encodes_every_frame_once() -> None:
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
         features = next_features
+
+
+DROPPING = {
+    "model_options.backbone.name": "wide_resnet41",
+    "model_options.backbone.output_stride": 32,
+    "model_options.backbone.use_squeeze_and_excite": False,
+    "model_options.backbone.drop_path_keep_prob": 0.5,
+    "model_options.backbone.stem_width_multiplier": 0.1,
+    "model_options.backbone.backbone_width_multiplier": 0.05,
+    "model_options.backbone.backbone_layer_multiplier": 0.25,
+}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_each_frame_draws_random_masks_of_its_own(
+    recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SMALL.replace('"res4"', '"res3"')
+    config = apply_overrides(parse_config(text, source="dropping"), DROPPING)
+    model = build_model(config, input_size=SIZE, batch_size=8, recompute=recompute)
+    (layer,) = (part for part in model.submodules if isinstance(part, DropPath))
+    layer.seed_source = lambda: tf.constant(5, tf.int64)
+    drawn: list[list[float]] = []
+    draw = DropPath.uniform
+
+    def watched(self: Any, shape: Any) -> Any:
+        drawn.append(np.ravel(values := draw(self, shape)).tolist())
+        return values
+
+    monkeypatch.setattr(DropPath, "uniform", watched)
+    frame = np.random.default_rng(0).uniform(0, 255, (8, *SIZE, 3))
+    pair = np.concatenate([frame, frame], axis=-1).astype(np.float32)
+    for _ in range(2):  # and the same ones when the step is repeated
+        with tf.GradientTape() as tape:
+            outputs = model(pair, training=True)
+            loss = tf.add_n([tf.reduce_sum(output) for output in outputs.values()])
+        tape.gradient(loss, model.trainable_variables)
+    first, second = drawn[:2]
+    assert first != second
+    passes = 2 if recompute else 1
+    assert sorted(drawn) == sorted([first, second] * passes * 2)
