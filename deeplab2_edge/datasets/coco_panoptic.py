@@ -110,6 +110,19 @@ def read_annotations(
     return CocoFolder(info, image_dir, label_dir, ordered)
 
 
+def classes_of_categories(info: DatasetInfo, annotation: Path) -> dict[int, int]:
+    """Returns the class of every category that an annotation file may name.
+
+    Args:
+        info: The data set.
+        annotation: The file; the name of one with train ids says so.
+    """
+    category_ids: Sequence[int] = range(info.num_classes)
+    if info.category_ids and not annotation.stem.endswith(_TRAIN_ID_SUFFIX):
+        category_ids = info.category_ids
+    return {category: index for index, category in enumerate(category_ids)}
+
+
 def _find_images(root: Path, annotation: Path) -> Path:
     split = annotation.stem.partition("panoptic")[2].strip("_")
     split = split.removesuffix(_TRAIN_ID_SUFFIX)
@@ -173,10 +186,7 @@ class _SegmentReader:
         self._info = info
         self._crowd_is_ignored = crowd_is_ignored
         self._things = frozenset(info.thing_ids)
-        category_ids: Sequence[int] = range(info.num_classes)
-        if info.category_ids and not path.stem.endswith(_TRAIN_ID_SUFFIX):
-            category_ids = info.category_ids
-        self._classes = {category: index for index, category in enumerate(category_ids)}
+        self._classes = classes_of_categories(info, path)
 
     def read(self, entry: Mapping[str, Any], where: str) -> tuple[Segment, ...]:
         """Numbers the instances of each class 1, 2, ... in the order of the list."""

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.datasets.coco_panoptic import find_annotation
+from deeplab2_edge.datasets.coco_panoptic import classes_of_categories, find_annotation
 from deeplab2_edge.datasets.description import load_description
 from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, video_of_name
 from deeplab2_edge.datasets.info import DatasetInfo
@@ -60,7 +60,6 @@ _SUFFIXES = (
 _DEPTH_SUFFIX, _OVERLAY_SUFFIX, _RESULT_SUFFIX = "_depth", "_overlay", "_panoptic"
 _PHOTO_SUFFIX = "_leftImg8bit"
 _DEPTH_PER_METER = 256
-_TRAIN_ID_SUFFIX = "_trainId"  # Cityscapes: categories are train ids, not label ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,10 +332,7 @@ def _open_coco(annotation: Path, info: DatasetInfo) -> MapFolder:
     if not folder.is_dir():
         folder = annotation.parent
     document = read_object(annotation)
-    category_ids: Sequence[int] = range(info.num_classes)
-    if info.category_ids and not annotation.stem.endswith(_TRAIN_ID_SUFFIX):
-        category_ids = info.category_ids
-    classes = {category: index for index, category in enumerate(category_ids)}
+    classes = classes_of_categories(info, annotation)
     maps: dict[str, MapFile] = {}
     aliases: dict[str, str] = {}
     for entry in objects(document, "annotations", annotation):
