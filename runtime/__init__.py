@@ -9,7 +9,8 @@ result.save("results", "street")
 """
 
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
-from deeplab2_edge.runtime.results import PanopticResult, Segment
+from deeplab2_edge.runtime.results import PanopticResult
 from deeplab2_edge.runtime.segmenter import Engine, PanopticSegmenter
+from deeplab2_edge.runtime.segments import Segment
 
 __all__ = ["Engine", "LiteRtEngine", "PanopticResult", "PanopticSegmenter", "Segment"]

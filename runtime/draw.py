@@ -1,6 +1,7 @@
-"""Draws panoptic results over images: colors, thin contours, names and a legend."""
+"""Draws results: segments over images, instances, depth, and pictures side by side."""
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # results.py imports this file
-    from deeplab2_edge.runtime.results import Segment
+from deeplab2_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from deeplab2_edge.runtime.segments import Segment
 
 Color = tuple[int, int, int]
 
@@ -23,6 +26,17 @@ _MIN_LEGEND_SIDE = 480
 _MAX_LEGEND_SHARE = 0.5  # of the height of the image, where the legend is in it
 _LEGEND_CHARACTERS = 20  # of the legend beside; its width must not change in a video
 _PANEL = (32, 32, 32)
+
+# Meters; the range of the usual benchmarks of streets. A fixed one, so that colors
+# mean the same in all frames and pictures.
+DEPTH_RANGE = (2.0, 80.0)
+# Perceptually uniform: equal steps look equal. Near is light, far is dark.
+_DEPTH_COLORS = cv2.COLORMAP_VIRIDIS
+_UNKNOWN_DEPTH = (96, 96, 96)
+_TICKS = (1.0, 2.0, 5.0)  # times powers of ten
+_STUFF_LIGHT = 0.45  # how light the image is around instances
+_INSTANCE_ALPHA = 0.8
+_PANEL_GAP = 4  # px
 
 
 def draw_overlay(
@@ -59,12 +73,188 @@ def draw_overlay(
     _draw_contours(blended, segment_map, [segment.is_thing for segment in segments])
     if labels and min(image.shape[:2]) >= _MIN_LABEL_SIDE:
         scale = _font_scale(image.shape[0], image.shape[1])
-        _draw_names(blended, segments, shades, scale)
+        names = [_scored_name(segment) for segment in segments]
+        _draw_names(blended, segments, names, shades, scale)
         rows = _legend_rows(segments)
         if min(image.shape[:2]) < _MIN_LEGEND_SIDE:
             return _add_legend(blended, rows, colors, scale)
         _draw_legend(blended, rows, colors, scale)
     return np.asarray(blended, np.uint8)
+
+
+def paint_segments(
+    segment_map: NDArray[np.uint16],
+    segments: "Sequence[Segment]",
+    colors: Sequence[Color],
+) -> NDArray[np.uint8]:
+    """Gives each pixel the color of its segment, as overlays do; void is black."""
+    return _paint(segment_map, [(0, 0, 0), *segment_colors(segments, colors)])
+
+
+def draw_instances(
+    image: NDArray[np.uint8],
+    segment_map: NDArray[np.uint16],
+    segments: "Sequence[Segment]",
+    *,
+    label_divisor: int,
+    labels: bool,
+) -> NDArray[np.uint8]:
+    """Draws things in colors that depend on their ids alone, all else dark and grey.
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB.
+        segment_map: As in `draw_overlay`.
+        segments: What to draw; stuff is not.
+        label_divisor: Of the segments' ids.
+        labels: Write class and number on things, where there is room.
+
+    Returns:
+        uint8 `[H, W, 3]` RGB, a new array.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    background = cv2.cvtColor(
+        cv2.convertScaleAbs(grey, alpha=_STUFF_LIGHT), cv2.COLOR_GRAY2RGB
+    )
+    shades = [
+        instance_color(segment.id) if segment.is_thing else (0, 0, 0)
+        for segment in segments
+    ]
+    painted = _paint(segment_map, [(0, 0, 0), *shades])
+    blended = cv2.addWeighted(
+        image, 1.0 - _INSTANCE_ALPHA, painted, _INSTANCE_ALPHA, 0.0
+    )
+    is_thing = [segment.is_thing for segment in segments]
+    is_stuff = ~np.take(np.array([False, *is_thing]), segment_map)
+    cv2.copyTo(background, is_stuff.view(np.uint8), blended)
+    _draw_contours(blended, segment_map, is_thing)
+    if labels and min(image.shape[:2]) >= _MIN_LABEL_SIDE:
+        names = [f"{s.class_name} {s.id % label_divisor}" for s in segments]
+        scale = _font_scale(image.shape[0], image.shape[1])
+        _draw_names(blended, segments, names, shades, scale)
+    return np.asarray(blended, np.uint8)
+
+
+def instance_color(panoptic_id: int) -> Color:
+    """Gives an instance the color that its id always has."""
+    hue = panoptic_id * _GOLDEN_RATIO % 1.0
+    lightness = 0.45 + 0.25 * (panoptic_id * _GOLDEN_RATIO * _GOLDEN_RATIO % 1.0)
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.8)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def color_depth(
+    depth: NDArray[np.float32], *, limits: tuple[float, float] = DEPTH_RANGE
+) -> NDArray[np.uint8]:
+    """Gives each pixel the color of its depth, on a logarithmic scale.
+
+    Args:
+        depth: `[H, W]` meters; 0 and what is not finite is unknown, and grey.
+        limits: Nearest and farthest; what lies outside has the color of the end.
+
+    Returns:
+        uint8 `[H, W, 3]` RGB.
+
+    Raises:
+        UsageError: If the limits are not 0 < near < far.
+    """
+    near, far = limits
+    if not 0 < near < far < math.inf:
+        raise UsageError(
+            f"the range of depth is {near:g} to {far:g} meters; expected 0 < near < far"
+        )
+    is_known = np.isfinite(depth) & (depth > 0)
+    share = np.log(np.where(is_known, depth, far) / near) / math.log(far / near)
+    level = np.rint(255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)
+    painted = np.asarray(cv2.applyColorMap(level, _DEPTH_COLORS)[..., ::-1], np.uint8)
+    painted = np.ascontiguousarray(painted)
+    painted[~is_known] = _UNKNOWN_DEPTH
+    return painted
+
+
+def draw_depth(
+    depth: NDArray[np.float32],
+    *,
+    limits: tuple[float, float] = DEPTH_RANGE,
+    labels: bool = True,
+) -> NDArray[np.uint8]:
+    """Colors a depth map, with a scale in meters on its right.
+
+    Args:
+        depth: See `color_depth`.
+        limits: See `color_depth`.
+        labels: Add the scale, unless a side is below 96 pixels.
+
+    Returns:
+        uint8 `[H, W, 3]` RGB; with a scale wider than the map, always equally for maps
+        of one size.
+
+    Raises:
+        UsageError: As `color_depth`.
+    """
+    painted = color_depth(depth, limits=limits)
+    height, width = depth.shape
+    if not labels or min(height, width) < _MIN_LABEL_SIDE:
+        return painted
+    scale = _font_scale(height, width)
+    _, text_height, text_depth = text_size("0", scale)
+    bar, gap, margin = text_height, text_height // 2, text_height
+    extra = gap + bar + gap + text_size("0.005 m", scale)[0] + gap
+    picture = np.empty((height, width + extra, 3), np.uint8)
+    picture[:] = _PANEL
+    picture[:, :width] = painted
+    near, far = limits
+    rows = np.linspace(0, 1, height - 2 * margin, dtype=np.float32)
+    column = np.exp(math.log(far) + rows * math.log(near / far))[:, np.newaxis]
+    left = width + gap
+    picture[margin : height - margin, left : left + bar] = color_depth(
+        np.repeat(column, bar, axis=1).astype(np.float32), limits=limits
+    )
+    last = math.inf
+    for meters in _tick_values(near, far):
+        share = math.log(far / meters) / math.log(far / near)
+        y = margin + round(share * (height - 2 * margin - 1))
+        picture[y, left : left + bar] = _WHITE
+        baseline = min(y + text_height // 2, height - text_depth)
+        if last - baseline < text_height + text_depth:
+            continue  # would lie on the last one
+        last = baseline
+        text = f"{meters:g} m"
+        put_text(picture, text, left + bar + gap, baseline, scale=scale, color=_WHITE)
+    return picture
+
+
+def draw_panel(
+    pictures: Sequence[tuple[str, NDArray[np.uint8]]], *, columns: int = 2
+) -> NDArray[np.uint8]:
+    """Lays pictures side by side under their titles.
+
+    Args:
+        pictures: Title and uint8 `[H, W, 3]` RGB of each, at least one.
+        columns: Pictures in a row.
+
+    Returns:
+        uint8 `[H, W, 3]` RGB; all cells have the size of the largest picture.
+    """
+    height = max(picture.shape[0] for _, picture in pictures)
+    width = max(picture.shape[1] for _, picture in pictures)
+    scale = _font_scale(height, width)
+    strip = _row_height(scale)
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    cell_height, cell_width = height + strip + _PANEL_GAP, width + _PANEL_GAP
+    panel = np.empty(
+        (rows * cell_height + _PANEL_GAP, columns * cell_width + _PANEL_GAP, 3),
+        np.uint8,
+    )
+    panel[:] = _PANEL
+    for place, (title, picture) in enumerate(pictures):
+        top = _PANEL_GAP + place // columns * cell_height
+        left = _PANEL_GAP + place % columns * cell_width
+        baseline = top + strip - text_size("Ag", scale)[2] - 2
+        put_text(panel, title, left + 2, baseline, scale=scale, color=_WHITE)
+        top += strip
+        panel[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return panel
 
 
 def segment_colors(
@@ -147,6 +337,7 @@ def _draw_contours(
 def _draw_names(
     image: NDArray[np.uint8],
     segments: "Sequence[Segment]",
+    names: Sequence[str],
     shades: Sequence[Color],
     scale: float,
 ) -> None:
@@ -157,10 +348,7 @@ def _draw_names(
         key=lambda n: -segments[n].area_px,
     )
     for place in order:
-        segment = segments[place]
-        text = segment.class_name
-        if segment.score is not None:
-            text += f" {segment.score:.2f}"
+        segment, text = segments[place], names[place]
         width, height, depth = text_size(text, scale)
         left, top, right, _ = segment.box_xyxy
         if right - left < width // 2:
@@ -183,6 +371,19 @@ def _draw_names(
             scale=scale,
             color=_readable_on(shades[place]),
         )
+
+
+def _scored_name(segment: "Segment") -> str:
+    if segment.score is None:
+        return segment.class_name
+    return f"{segment.class_name} {segment.score:.2f}"
+
+
+def _tick_values(near: float, far: float) -> list[float]:
+    """Gives the ends of a range, and between them 1, 2 and 5 times powers of ten."""
+    powers = range(math.floor(math.log10(near)), math.ceil(math.log10(far)))
+    ticks = [step * 10.0**power for power in powers for step in _TICKS]
+    return [near, *(tick for tick in ticks if near < tick < far), far]
 
 
 def _legend_rows(segments: "Sequence[Segment]") -> list[tuple[int, str]]:

@@ -14,57 +14,22 @@ from numpy.typing import NDArray
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.images import write_png
-from deeplab2_edge.model_file import ModelMetadata
 from deeplab2_edge.panoptic import PanopticMaps, resize_nearest
-from deeplab2_edge.runtime.draw import draw_overlay
+from deeplab2_edge.runtime.classes import Classes, ClassTable
+from deeplab2_edge.runtime.draw import (
+    DEPTH_RANGE,
+    draw_depth,
+    draw_instances,
+    draw_overlay,
+    paint_segments,
+)
+from deeplab2_edge.runtime.point_cloud import Camera, PointCloud, make_point_cloud
 from deeplab2_edge.runtime.preprocess import Placement
+from deeplab2_edge.runtime.segments import MAX_TABLE_ID, Segment, find_segments
 
-# Up to this largest panoptic id a table finds the segment of a pixel: 16 MiB.
-_MAX_TABLE_ID = 1 << 22
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Segment:
-    """Is one thing, or all pixels of one stuff class.
-
-    Attributes:
-        id: Panoptic id, `class_id * label_divisor + number`.
-        class_id: Index of the class.
-        class_name: Its name.
-        is_thing: Whether the class has instances.
-        score: Things: how sure the network is of the instance's center, 0 to 1
-            (mean over the pixels of the score of the center they belong to). Stuff:
-            None, since the network gives no confidence that could be compared.
-        area_px: Number of pixels in the original image.
-        box_xyxy: Left, top, right, bottom in pixels of the original image; right and
-            bottom lie just outside, so `image[top:bottom, left:right]` is the box.
-    """
-
-    id: int
-    class_id: int
-    class_name: str
-    is_thing: bool
-    score: float | None
-    area_px: int
-    box_xyxy: tuple[int, int, int, int]
-    _panoptic: NDArray[np.int32] = dataclasses.field(repr=False)
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """`[H, W]`, True on the pixels of the segment; computed on each access."""
-        return np.equal(self._panoptic, self.id)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Gives everything but the mask, ready for JSON."""
-        return {
-            "id": self.id,
-            "class_id": self.class_id,
-            "class_name": self.class_name,
-            "is_thing": self.is_thing,
-            "score": self.score,
-            "area_px": self.area_px,
-            "box_xyxy": list(self.box_xyxy),
-        }
+POINT_COLORS = ("image", "panoptic")
+# Classes that are nowhere: networks give their pixels some depth all the same.
+_WITHOUT_DEPTH = ("sky",)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +43,7 @@ class PanopticResult:
         segments: In ascending order of id, without void.
         metadata: Of the model: class names, colors, label divisor.
         timings_ms: Milliseconds per stage (`decode` only if a file was read).
+        depth: float32 `[H, W]`, meters, 0 where unknown; None without depth.
 
     Raises:
         DataError: If the maps do not have the size of the image.
@@ -87,11 +53,19 @@ class PanopticResult:
     panoptic: NDArray[np.int32]
     semantic: NDArray[np.int32]
     segments: tuple[Segment, ...]
-    metadata: ModelMetadata
+    metadata: Classes
     timings_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    depth: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        for name, array in (("panoptic", self.panoptic), ("semantic", self.semantic)):
+        maps: dict[str, NDArray[Any] | None] = {
+            "panoptic": self.panoptic,
+            "semantic": self.semantic,
+            "depth": self.depth,
+        }
+        for name, array in maps.items():
+            if array is None:
+                continue
             if array.shape != self.image.shape[:2]:
                 raise DataError(
                     f"{name} has shape {list(array.shape)}; the image has "
@@ -109,7 +83,7 @@ class PanopticResult:
         """`[H, W]`: `n + 1` on the pixels of `segments[n]`, 0 on void."""
         ids = np.array([segment.id for segment in self.segments], np.int64)
         top = int(self.panoptic.max(initial=0))
-        if top <= _MAX_TABLE_ID:
+        if top <= MAX_TABLE_ID:
             table = np.zeros(top + 1, np.uint16)
             table[ids] = np.arange(1, len(ids) + 1)
             return np.take(table, self.panoptic)
@@ -142,6 +116,83 @@ class PanopticResult:
             alpha=alpha,
             labels=labels,
         )
+
+    def semantic_overlay(
+        self, *, alpha: float = 0.5, labels: bool = True
+    ) -> NDArray[np.uint8]:
+        """Draws the classes over the image, without instances; as `overlay`."""
+        classes = ClassTable.of(self.metadata, thing_ids=())
+        panoptic = self.semantic * np.int32(classes.label_divisor)
+        flat = result_from_maps(self.image, panoptic, classes)
+        return flat.overlay(alpha=alpha, labels=labels)
+
+    def instance_map(self, *, labels: bool = True) -> NDArray[np.uint8]:
+        """Draws each instance in a color of its own over the darkened grey image.
+
+        The color depends on the segment's id alone: where ids stay the same from frame
+        to frame, colors do.
+
+        Args:
+            labels: Write the class and the number of each instance.
+
+        Returns:
+            uint8 `[H, W, 3]` RGB.
+        """
+        return draw_instances(
+            self.image,
+            self.segment_map,
+            self.segments,
+            label_divisor=self.metadata.label_divisor,
+            labels=labels,
+        )
+
+    def depth_map(
+        self, *, limits: tuple[float, float] = DEPTH_RANGE, labels: bool = True
+    ) -> NDArray[np.uint8]:
+        """Colors the depth; see `draw_depth`.
+
+        Raises:
+            UsageError: If there is no depth, or the limits make no sense.
+        """
+        return draw_depth(self._known_depth(), limits=limits, labels=labels)
+
+    def point_cloud(
+        self, camera: Camera | None = None, *, colors: str = "image"
+    ) -> PointCloud:
+        """Turns every pixel with a class and depth into a point; sky is left out.
+
+        Args:
+            camera: Of the image; by default one of 60 degrees from left to right.
+            colors: `image`, or `panoptic`: the colors of the overlay.
+
+        Raises:
+            UsageError: If there is no depth, or the camera does not fit.
+        """
+        if colors not in POINT_COLORS:
+            raise UsageError(
+                f"colors is {colors!r}; expected {' or '.join(POINT_COLORS)}"
+            )
+        depth, painted = self._known_depth(), self.image
+        if colors == "panoptic":
+            painted = paint_segments(
+                self.segment_map, self.segments, self.metadata.colors
+            )
+        has_place = [
+            False,
+            *(s.class_name not in _WITHOUT_DEPTH for s in self.segments),
+        ]
+        height, width = depth.shape
+        return make_point_cloud(
+            depth,
+            painted,
+            (camera or Camera()).at((height, width)),
+            is_shown=np.take(np.array(has_place), self.segment_map),
+        )
+
+    def _known_depth(self) -> NDArray[np.float32]:
+        if self.depth is None:
+            raise UsageError(f"{self.metadata.name}: there is no depth to draw")
+        return self.depth
 
     def to_coco(
         self,
@@ -245,11 +296,88 @@ class PanopticResult:
         return paths
 
 
+def result_from_maps(
+    image: NDArray[np.uint8],
+    panoptic: NDArray[np.int32],
+    classes: Classes,
+    *,
+    semantic: NDArray[np.int32] | None = None,
+    scores: Mapping[int, float] | None = None,
+    depth: NDArray[np.float32] | None = None,
+    timings_ms: Mapping[str, float] | None = None,
+) -> PanopticResult:
+    """Makes a result of maps that have the size of the image.
+
+    Args:
+        image: uint8 `[H, W, 3]` RGB.
+        panoptic: int32 `[H, W]`, by the label divisor of `classes`.
+        classes: What the ids mean.
+        semantic: int32 `[H, W]`; by default the classes of `panoptic`.
+        scores: Of things, by panoptic id.
+        depth: float32 `[H, W]` meters.
+        timings_ms: See `PanopticResult`.
+
+    Raises:
+        DataError: If the maps do not have the size of the image.
+    """
+    if semantic is None:
+        semantic = panoptic // np.int32(classes.label_divisor)
+    height, width = panoptic.shape
+    segments = find_segments(
+        panoptic,
+        panoptic,
+        np.zeros(panoptic.shape, np.float32),
+        np.ones(height, np.intp),
+        np.ones(width, np.intp),
+        classes,
+    )
+    known = scores or {}
+    return PanopticResult(
+        image=image,
+        panoptic=panoptic,
+        semantic=semantic,
+        segments=tuple(
+            dataclasses.replace(s, score=known.get(s.id) if s.is_thing else None)
+            for s in segments
+        ),
+        metadata=classes,
+        timings_ms=timings_ms or {},
+        depth=depth,
+    )
+
+
+def renumber(
+    result: PanopticResult, panoptic: NDArray[np.int32], label_divisor: int
+) -> PanopticResult:
+    """Gives the segments of a result other ids, as tracking does.
+
+    Args:
+        result: Stays as it is.
+        panoptic: int32 `[H, W]`, the same segments under other ids.
+        label_divisor: Of the new ids.
+    """
+    segments = []
+    for segment in result.segments:
+        left, top, right, bottom = segment.box_xyxy
+        box = slice(top, bottom), slice(left, right)
+        y, x = np.unravel_index(
+            np.argmax(result.panoptic[box] == segment.id), (bottom - top, right - left)
+        )
+        new_id = int(panoptic[box][y, x])
+        segments.append(dataclasses.replace(segment, id=new_id, _panoptic=panoptic))
+    return dataclasses.replace(
+        result,
+        panoptic=panoptic,
+        segments=tuple(sorted(segments, key=lambda segment: segment.id)),
+        metadata=ClassTable.of(result.metadata, label_divisor=label_divisor),
+    )
+
+
 def build_result(
     image: NDArray[np.uint8],
     maps: PanopticMaps,
     placement: Placement,
-    metadata: ModelMetadata,
+    metadata: Classes,
 ) -> PanopticResult:
     """Brings the maps of a canvas back to the original image and lists its segments.
 
@@ -268,7 +396,7 @@ def build_result(
         image=image,
         panoptic=panoptic,
         semantic=_gather(maps.semantic[:height, :width], rows, columns),
-        segments=_find_segments(
+        segments=find_segments(
             panoptic,
             cut,
             maps.instance_scores[:height, :width],
@@ -292,84 +420,3 @@ def _gather(
         return np.ascontiguousarray(cut, np.int32)
     # Columns first: the second, larger step then copies whole rows.
     return np.take(np.take(cut, columns, axis=1), rows, axis=0)
-
-
-def _find_segments(
-    panoptic: NDArray[np.int32],
-    cut: NDArray[np.int32],
-    scores: NDArray[np.float32],
-    row_counts: NDArray[np.intp],
-    column_counts: NDArray[np.intp],
-    metadata: ModelMetadata,
-) -> tuple[Segment, ...]:
-    """Lists the segments of the original image by looking at the canvas only.
-
-    The original repeats canvas rows and columns (or drops some), so its areas and
-    boxes follow exactly from the canvas and how often each row and column is used.
-    """
-    has_row, has_column = row_counts > 0, column_counts > 0
-    if not (has_row.all() and has_column.all()):
-        used = np.ix_(has_row, has_column)
-        cut, scores = cut[used], scores[used]
-        row_counts, column_counts = row_counts[has_row], column_counts[has_column]
-    ids, index = _number_ids(cut)
-    weights = np.outer(row_counts, column_counts).ravel()
-    flat = index.ravel()
-    areas = np.bincount(flat, weights)
-    mean_scores = np.bincount(flat, weights * scores.ravel()) / areas
-    row_edges = np.concatenate(([0], np.cumsum(row_counts)))
-    column_edges = np.concatenate(([0], np.cumsum(column_counts)))
-    top, bottom = _extent(index, 0, len(ids), row_edges)
-    left, right = _extent(index, 1, len(ids), column_edges)
-    segments = []
-    for place, panoptic_id in enumerate(ids.tolist()):
-        class_id = panoptic_id // metadata.label_divisor
-        if class_id == metadata.ignore_label or class_id >= metadata.num_classes:
-            continue
-        is_thing = class_id in metadata.thing_ids
-        score = min(max(float(mean_scores[place]), 0.0), 1.0)
-        segments.append(
-            Segment(
-                id=panoptic_id,
-                class_id=class_id,
-                class_name=metadata.class_names[class_id],
-                is_thing=is_thing,
-                score=score if is_thing else None,
-                area_px=int(areas[place]),
-                box_xyxy=(
-                    int(left[place]),
-                    int(top[place]),
-                    int(right[place]),
-                    int(bottom[place]),
-                ),
-                _panoptic=panoptic,
-            )
-        )
-    return tuple(segments)
-
-
-def _number_ids(
-    cut: NDArray[np.int32],
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Gives the sorted ids of a map and the map with each id replaced by its place."""
-    top = int(cut.max())
-    if top > _MAX_TABLE_ID:
-        unique, inverse = np.unique(cut, return_inverse=True)
-        return unique.astype(np.intp), inverse.reshape(cut.shape)
-    ids = np.flatnonzero(np.bincount(cut.ravel(), minlength=top + 1))
-    table = np.zeros(top + 1, np.intp)
-    table[ids] = np.arange(len(ids))
-    return ids, np.take(table, cut)
-
-
-def _extent(
-    index: NDArray[np.intp], axis: int, count: int, edges: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Gives first and last edge of each numbered segment along one axis."""
-    length = index.shape[axis]
-    is_there = np.zeros((count, length), np.bool_)
-    place = np.arange(length)[:, None] if axis == 0 else np.arange(length)[None]
-    is_there[index, place] = True
-    first = np.argmax(is_there, axis=1)
-    last = length - np.argmax(is_there[:, ::-1], axis=1)
-    return edges[first], edges[last]

@@ -1,6 +1,7 @@
 """Where images come from: files, folders, videos and cameras."""
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Source:
             `open_sources`.
         num_frames: Expected number; None for a camera and videos that do not tell.
         fps: Frames per second of a video or camera.
+        clip: Images with the same word follow each other as the frames of a video do:
+            those of one folder, and those named one after the other.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source:
     stem: str
     num_frames: int | None = 1
     fps: float = _DEFAULT_FPS
+    clip: str = ""
 
     def frames(self) -> Iterator[Frame]:
         """Yields the frames; a camera never ends.
@@ -102,14 +106,14 @@ def open_sources(inputs: Sequence[str]) -> list[Source]:
     found = [source for text in inputs for source in _expand(text)]
     stems: dict[str, int] = {}
     sources = []
-    for name, kind in found:
+    for name, kind, clip in found:
         stem = f"camera{name}" if kind == "camera" else Path(name).stem
         # a/x.jpg and b/x.png must not overwrite each other's results.
         stems[stem] = stems.get(stem, 0) + 1
         if stems[stem] > 1:
             stem = f"{stem}_{stems[stem]}"
         if kind == "image":
-            sources.append(Source(name, kind, stem))
+            sources.append(Source(name, kind, stem, clip=clip))
         else:
             sources.append(_probe(name, kind, stem))
     return sources
@@ -118,12 +122,17 @@ def open_sources(inputs: Sequence[str]) -> list[Source]:
 def folder_images(folder: Path) -> list[Path]:
     """Lists the images of a folder, or of its folder `images`, sorted by name.
 
+    Numbers in names count by their value: `frame9` comes before `frame10`.
+
     Raises:
         DataError: If there are none.
     """
     for place in (folder, folder / "images"):
         entries = place.iterdir() if place.is_dir() else ()
-        found = sorted(e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(
+            (e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES),
+            key=_numbers_by_value,
+        )
         if found:
             return found
     raise DataError(
@@ -132,18 +141,24 @@ def folder_images(folder: Path) -> list[Path]:
     )
 
 
-def _expand(text: str) -> list[tuple[str, str]]:
+def _numbers_by_value(path: Path) -> list[str | int]:
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def _expand(text: str) -> list[tuple[str, str, str]]:
+    """Gives name, kind and clip of each source."""
     path = Path(text)
     if path.is_dir():
-        return [(str(image), "image") for image in folder_images(path)]
+        return [(str(image), "image", text) for image in folder_images(path)]
     if path.exists():
         suffix = path.suffix.lower()
         if suffix in VIDEO_SUFFIXES:
-            return [(text, "video")]
+            return [(text, "video", "")]
         # An unknown suffix may still be an image: its header decides.
-        return [(text, "image")]
+        return [(text, "image", "")]
     if text.isascii() and text.isdigit() and len(text) <= 3:
-        return [(text, "camera")]
+        return [(text, "camera", "")]
     raise DataError(
         f"{text}: no such file or folder; give images, folders, videos or a camera "
         "index such as 0"

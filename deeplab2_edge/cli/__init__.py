@@ -35,6 +35,7 @@ _WITH_OWN_FILES = (
     "train",
     "evaluate",
     "convert",
+    "run",
     "models",
     "import-checkpoint",
 )

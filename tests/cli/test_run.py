@@ -127,7 +127,12 @@ def _bomb(path: Path) -> None:
         ("output is a file", "folder for results"),
         ("foreign model", "convert"),
         ("truncated model", "cut off"),
-        ("demo model", "checkpoint"),
+        ("no model", "no checkpoint here"),
+        ("config of a file", "--config"),
+        ("unknown picture", "'pictures'"),
+        ("depth of a model without", "no depth"),
+        ("camera without points", "--save point-cloud"),
+        ("both", "contradict"),
         ("limit", "--limit"),
         ("threads", "num_threads"),
         ("delegate", "delegate"),
@@ -138,7 +143,6 @@ def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
     mentions: str,
     scene: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, image, out = MODEL, str(scene), str(tmp_path / "out")
@@ -168,9 +172,18 @@ def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
     elif case == "truncated model":
         model = str(tmp_path / "cut.tflite")
         Path(model).write_bytes(INT8_MODEL.read_bytes()[:-200])
-    elif case == "demo model":
-        monkeypatch.chdir(tmp_path)
-        model = "demo"
+    elif case == "no model":
+        model = str(tmp_path / "nothing")
+    elif case == "config of a file":
+        extra = ["--config", "synthetic_street_mobilenet_v3_small"]
+    elif case == "unknown picture":
+        extra = ["--save", "overlay,pictures"]
+    elif case == "depth of a model without":
+        extra = ["--save", "depth"]
+    elif case == "camera without points":
+        extra = ["--fov", "70"]
+    elif case == "both":
+        extra = ["--save", "overlay", "--no-overlay"]
     elif case == "limit":
         extra = ["--limit", "0"]
     elif case == "threads":

@@ -1,0 +1,63 @@
+"""The frames of a video in, a result for each out."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.runtime.results import PanopticResult
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from deeplab2_edge.runtime.tracking import ResultTracker
+
+
+class ClipSegmenter(Protocol):
+    """Segments videos, and images as videos of one frame."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether equal ids in frames of one video are the same instance."""
+
+    def segment_video(
+        self, frames: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[PanopticResult]:
+        """Yields one result per frame, in order; may read frames ahead."""
+
+
+class ImageByImage:
+    """Segments each frame by itself.
+
+    Args:
+        segmenter: A model of one image.
+        tracks: Whether instances that overlap from frame to frame keep their ids.
+    """
+
+    def __init__(self, segmenter: PanopticSegmenter, *, tracks: bool = False) -> None:
+        self.name = segmenter.metadata.name
+        self.keeps_ids = tracks
+        self._segmenter = segmenter
+
+    def segment_video(
+        self, frames: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[PanopticResult]:
+        """Yields one result per frame.
+
+        Raises:
+            DataError: If a frame is no RGB image.
+            UsageError: If a video has more instances than ids, or frames of several
+                sizes, and its instances are to keep their ids.
+        """
+        results: Iterator[PanopticResult] = map(self._segmenter, frames)
+        return track_results(results) if self.keeps_ids else results
+
+
+def track_results(results: Iterable[PanopticResult]) -> Iterator[PanopticResult]:
+    """Gives the instances of the frames of one video ids that stay the same."""
+    tracker: ResultTracker | None = None
+    for result in results:
+        tracker = tracker or ResultTracker(result.metadata)
+        yield tracker(result)

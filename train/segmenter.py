@@ -1,0 +1,198 @@
+"""Segments images and videos with a checkpoint of any family, frame by frame."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.config import ExperimentOptions
+from deeplab2_edge.errors import ConfigError
+from deeplab2_edge.models.engine import dataset_of, load_engine
+from deeplab2_edge.panoptic import VideoStitcher
+from deeplab2_edge.runtime.classes import Classes, ClassTable
+from deeplab2_edge.runtime.clips import track_results
+from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from deeplab2_edge.train.predictors import (
+    CanvasNetwork,
+    MaskPredictor,
+    MotionPredictor,
+    Predicted,
+    SemanticPredictor,
+    TwoFramePredictor,
+)
+
+Image = NDArray[np.uint8]
+
+# Architectures that look at two frames; the others look at one image.
+_OF_VIDEOS = ("motion_deeplab", "vip_deeplab")
+# Ids of a video are never used twice: there must be room for those of all frames.
+_TRACK_DIVISOR = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Abilities:
+    """Says what a model gives beside classes.
+
+    Attributes:
+        has_instances: Things, each with an id.
+        has_depth: Meters for each pixel.
+        keeps_ids: It looks at two frames, and instances keep their ids over a video.
+    """
+
+    has_instances: bool
+    has_depth: bool
+    keeps_ids: bool
+
+
+def abilities_of(config: ExperimentOptions) -> Abilities:
+    """Finds out what the model of an experiment gives.
+
+    Raises:
+        ConfigError: If there is no model, or it is one of videos without instances or
+            without the head that sees the second frame.
+    """
+    options = config.model_options
+    name = options.meta_architecture
+    if name is None:
+        raise ConfigError("model_options: the meta-architecture is missing")
+    panoptic = options.panoptic_deeplab or options.motion_deeplab or options.vip_deeplab
+    has_centers = panoptic is not None and panoptic.instance.enable
+    if name in _OF_VIDEOS and not has_centers:
+        raise ConfigError(
+            f"model_options.{name}.instance.enable is false; to run a model of videos "
+            "it takes instances"
+        )
+    vip = options.vip_deeplab
+    if vip is not None and vip.instance.next_regression_head is None:
+        raise ConfigError(
+            "model_options.vip_deeplab.instance.next_regression_head is missing; to "
+            "keep ids over a video it takes that head"
+        )
+    return Abilities(
+        has_instances=has_centers or options.max_deeplab is not None,
+        has_depth=vip is not None and vip.depth_head is not None,
+        keeps_ids=name in _OF_VIDEOS,
+    )
+
+
+class CheckpointSegmenter:
+    """Runs the float network of a checkpoint.
+
+    Args:
+        config: The experiment.
+        checkpoint: See `models.engine.load_network`.
+        canvas: See `models.engine.load_network`.
+        tracks: Instances keep their ids over a video by their overlap, for a model of
+            one image.
+
+    Attributes:
+        name: Of the experiment.
+        keeps_ids: Whether equal ids in frames of one video are the same instance.
+        classes: Of the results, before they are tracked.
+
+    Raises:
+        CheckpointError: If the checkpoint does not fit the experiment.
+        ConfigError: As `abilities_of`, or if there is no canvas or no data set.
+
+    Example:
+        >>> segmenter = CheckpointSegmenter(config, "runs/vip")  # doctest: +SKIP
+        >>> for result in segmenter.segment_video(frames):  # doctest: +SKIP
+        ...     show(result.instance_map())
+    """
+
+    def __init__(
+        self,
+        config: ExperimentOptions,
+        checkpoint: str | Path,
+        *,
+        canvas: Sequence[int] | None = None,
+        tracks: bool = False,
+    ) -> None:
+        self._abilities = abilities_of(config)
+        self._tracks = tracks
+        self.keeps_ids = tracks or self._abilities.keeps_ids
+        info = dataset_of(config)
+        self.name = config.experiment_name or config.model_options.backbone.name
+        self.classes: Classes = ClassTable.of(info, name=self.name)
+        self._architecture = config.model_options.meta_architecture
+        self._panoptic: PanopticSegmenter | None = None
+        if self._architecture == "panoptic_deeplab" and self._abilities.has_instances:
+            engine = load_engine(config, checkpoint, canvas=canvas)
+            self._panoptic = PanopticSegmenter(engine)
+            return
+        self._network = CanvasNetwork(config, checkpoint, canvas=canvas)
+        if self._architecture == "vip_deeplab":
+            divisor = max(info.label_divisor, _TRACK_DIVISOR)
+            self.classes = ClassTable.of(self.classes, label_divisor=divisor)
+        elif not self._abilities.has_instances:
+            self.classes = ClassTable.of(self.classes, thing_ids=())
+
+    def segment_video(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
+        """Segments the frames of one video in order, each `[H, W, 3]` RGB.
+
+        Models of one image look at each by itself. A model of two frames reads one
+        frame ahead.
+
+        Yields:
+            One result per frame. Of a model that keeps ids, equal ids are the same
+            instance.
+
+        Raises:
+            DataError: If an image cannot be used.
+            UsageError: If a video has more instances than ids.
+        """
+        results = self._segment(frames)
+        return track_results(results) if self._tracks else results
+
+    def _segment(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
+        if self._panoptic is not None:
+            yield from map(self._panoptic, frames)
+        elif self._architecture == "vip_deeplab":
+            yield from self._stitch(frames)
+        elif self._architecture == "motion_deeplab":
+            predict = MotionPredictor(self._network)
+            for image in frames:
+                start = time.perf_counter_ns()
+                yield self._result(image, predict(image), start)
+        else:
+            is_semantic = not self._abilities.has_instances
+            decode = SemanticPredictor if is_semantic else MaskPredictor
+            predict_one = decode(self._network)
+            for image in frames:
+                start = time.perf_counter_ns()
+                yield self._result(image, predict_one(image), start)
+
+    def _stitch(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
+        """Chains pairs of frames."""
+        predict = TwoFramePredictor(self._network)
+        stitcher = VideoStitcher(
+            self._network.info.label_divisor, track_divisor=self.classes.label_divisor
+        )
+        coming = iter(frames)
+        image = next(coming, None)
+        while image is not None:
+            following = next(coming, None)
+            start = time.perf_counter_ns()
+            pair = predict(image, following)
+            panoptic = stitcher.update(pair.frame.panoptic, pair.next_panoptic)
+            frame = dataclasses.replace(pair.frame, panoptic=panoptic)
+            yield self._result(image, frame, start)
+            image = following
+
+    def _result(
+        self, image: Image, predicted: Predicted, start_ns: int
+    ) -> PanopticResult:
+        elapsed = (time.perf_counter_ns() - start_ns) / 1e6
+        return result_from_maps(
+            image,
+            predicted.panoptic,
+            self.classes,
+            semantic=predicted.semantic,
+            scores=predicted.scores,
+            depth=predicted.depth,
+            timings_ms={"segment": elapsed},
+        )
