@@ -1,4 +1,4 @@
-"""`deeplab2-edge data`: render, build and check data sets."""
+"""`deeplab2-edge data`: render, build, check and serve data sets."""
 
 import argparse
 import json
@@ -72,21 +72,31 @@ Exit code: 0 when all is well, 1 when there are problems, 2 when nothing could b
 checked.
 """
 
+_SERVE_EXAMPLES = """\
+examples:
+  deeplab2-edge data serve --port 5000
+  deeplab2-edge data serve --port 5000 --host 10.0.0.7
+
+Runs until it is ended. The record files must lie here under the paths that the
+experiment names.
+"""
+
 _MAX_SIDE = 8193
 _SEEDS_PER_SPLIT = 1_000_000
 _DEFAULT_SHARDS = 10
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds `data` and its three actions."""
+    """Adds `data` and its actions."""
     parser = _parser(
-        subparsers, "data", "render, build and check data sets", None, _EXAMPLES
+        subparsers, "data", "render, build, check and serve data sets", None, _EXAMPLES
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_synth(actions)
     _add_build(actions)
     _add_step_maps(actions)
     _add_check(actions)
+    _add_serve(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -407,6 +417,39 @@ def _run_step_maps(args: argparse.Namespace) -> int:
         print(json.dumps({"num_maps": count, "output_dir": args.output}))
     else:
         print(f"{counted(count, 'panoptic map')}: {args.output}")
+    return 0
+
+
+def _add_serve(actions: Any) -> None:
+    parser = _parser(
+        actions,
+        "serve",
+        "make training samples for other machines",
+        _run_serve,
+        _SERVE_EXAMPLES,
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=5000,
+        metavar="P",
+        help="trainings ask at P, samples come from P + 1 (5000)",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="NAME",
+        help="name or address under which trainings reach this machine (its host name)",
+    )
+
+
+def _run_serve(args: argparse.Namespace) -> int:
+    import socket
+
+    from deeplab2_edge.train.data.service import SampleServer
+
+    server = SampleServer(args.host or socket.gethostname(), args.port)
+    print(f"serving: train with --data-service {server.address}", flush=True)
+    server.join()
     return 0
 
 

@@ -397,17 +397,3 @@ def test_processes_share_the_batches_of_one(
 def test_a_batch_that_cannot_be_shared_is_refused(options: DatasetOptions) -> None:
     with pytest.raises(ConfigError, match="batch_size is 2; .* replicas, 3"):
         batches(options, 1, share=pipeline.Share(0, 3))
-
-
-def test_an_input_worker_makes_what_the_process_itself_would(
-    options: DatasetOptions,
-) -> None:
-    service = tf.data.experimental.service
-    dispatcher = service.DispatchServer()
-    address = dispatcher.target.split("://")[1]
-    worker = service.WorkerServer(service.WorkerConfig(address))
-    assert worker is not None  # it lives as long as its name
-    expected = batches(options, 4, start_step=2)
-    found = batches(options, 4, start_step=2, service=dispatcher.target)
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one["image"], other["image"])

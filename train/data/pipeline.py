@@ -8,7 +8,7 @@ run would see, at once: records are read by their place in the file, none is ski
 
 import dataclasses
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from deeplab2_edge.train.data.samples import (
     evaluation_sample,
     training_sample,
 )
+from deeplab2_edge.train.data.traced_checks import check
 
 tf = require("tensorflow", extra="train")
 
@@ -71,12 +72,12 @@ class Share:
     process would see.
 
     Attributes:
-        index: Number of this process, from 0.
+        index: Number of this process, from 0; may be an int64 tensor.
         count: Number of processes.
         num_replicas: Devices of this process; each step takes that many elements.
     """
 
-    index: int = 0
+    index: Any = 0
     count: int = 1
     num_replicas: int = 1
 
@@ -94,16 +95,40 @@ class Share:
             )
         return batch_size // parts
 
-    def selector(self, batch_size: int) -> Callable[..., Any]:
-        """Gives a filter for what `training_dataset` orders: (position, number)."""
+    def selector(self, batch_size: int, *, turns: "Turns | None" = None) -> Any:
+        """Gives a filter for what `training_dataset` orders: (position, number).
+
+        Args:
+            batch_size: Samples per step, of all processes.
+            turns: Keeps only elements that it names.
+        """
         size = batch_size // self.count
+        turns = turns or Turns()
 
         def is_mine(position: Any, *others: Any) -> Any:
             # With copy-paste, positions come in pairs that are alike.
             position = position[0] if isinstance(position, tuple) else position
-            return position % batch_size // size == self.index
+            step, place = position // batch_size, position % batch_size
+            replica = place % size // (size // self.num_replicas)
+            element = step * self.num_replicas + replica
+            return (place // size == self.index) & (
+                element % turns.count == turns.index
+            )
 
         return is_mine
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Names every n-th element of a process's data: those that one server makes.
+
+    Attributes:
+        index: Of the first; elements are counted from the beginning of the run.
+        count: Of servers that take turns.
+    """
+
+    index: int = 0
+    count: int = 1
 
 
 def index_records(options: DatasetOptions) -> RecordIndex:
@@ -142,14 +167,14 @@ def training_dataset(
     options: DatasetOptions,
     info: DatasetInfo,
     *,
-    seed: int,
+    seed: Any,
     start_step: int = 0,
     batch_size: int | None = None,
     has_instances: bool = True,
     has_depth: bool = False,
     share: Share = Share(),
     deterministic: bool = True,
-    service: str | None = None,
+    services: Sequence[str] = (),
 ) -> Any:
     """Gives the endless batches of a training run, from one of its steps on.
 
@@ -157,7 +182,7 @@ def training_dataset(
         options: Where the records are, which frames are read and how they are
             augmented.
         info: The data set they belong to.
-        seed: Decides order and augmentation.
+        seed: Decides order and augmentation; may be an int64 tensor.
         start_step: Number of steps already done.
         batch_size: Samples per step, of all processes; that of `options` if not given.
         has_instances: False for semantic models.
@@ -165,10 +190,9 @@ def training_dataset(
         share: What part of the samples this process makes, see `Share`.
         deterministic: False lets samples overtake each other: no step waits for a
             slow sample, but batches differ from run to run.
-        service: Address of a `tf.data` service, for example `grpc://host:5000`: its
-            workers, on other hosts, make the samples. They need the record files
-            under the same paths. Each makes whole epochs at its own speed, so every
-            sample is seen equally often, but with several the order is by chance.
+        services: Addresses, `host:port`, of `deeplab2-edge data serve` on other
+            machines. They take turns in making the samples, which stay what they
+            are; the record files must be there under the same paths.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: the entries of `samples.training_sample`
@@ -185,14 +209,14 @@ def training_dataset(
     batch_size = batch_size or options.batch_size
     local_size = share.local_batch_size(batch_size)
     index = index_records(options)
+    _check_first_record(index, settings.fields)
     read = index.reader()
-    _check_first_record(index, read, settings.fields)
 
     def decode(number: Any) -> dict[str, Any]:
         return records.parse_example(read(number), settings.fields)
 
     def seed_at(position: Any) -> Any:
-        return tf.stack([tf.constant(seed, tf.int64), position])
+        return tf.stack([tf.convert_to_tensor(seed, tf.int64), position])
 
     def sample(position: Any, number: Any) -> dict[str, Any]:
         draws = SeededDraws(seed_at(position))
@@ -215,37 +239,83 @@ def training_dataset(
             len(index), seed=seed, start=start, copy=_SECOND_COPY
         )
         order = tf.data.Dataset.zip((order, second_order))
-    if share.count > 1 and service is None:
-        order = order.filter(share.selector(batch_size))
-    samples = order.map(
-        sample if settings.pasting is None else pasted_sample,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=deterministic,
-    )
-    batches = samples.batch(
-        local_size,
-        drop_remainder=True,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=deterministic,
-    )
-    if service is not None:
-        batches = batches.apply(
-            tf.data.experimental.service.distribute(
-                tf.data.experimental.service.ShardingPolicy.DYNAMIC,
-                service,
-                # Processes of one run share the samples; a resumed run asks anew.
-                job_name=f"training-from-{start_step}",
-            )
+
+    def elements(turns: Turns) -> Any:
+        chosen = order
+        if share.count > 1 or turns.count > 1:
+            # Numbers alone pass by here; samples are made of those that stay.
+            chosen = order.filter(share.selector(batch_size, turns=turns))
+        samples = chosen.map(
+            sample if settings.pasting is None else pasted_sample,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=deterministic,
         )
+        return samples.batch(
+            local_size,
+            drop_remainder=True,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=deterministic,
+        )
+
+    first = start_step * share.num_replicas
+    batches = (
+        from_services(elements, services, first) if services else elements(Turns())
+    )
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def shuffled_order(num_records: int, *, seed: int, start: int, copy: int = 0) -> Any:
+def from_services(
+    elements: Callable[[Turns], Any], services: Sequence[str], first: int
+) -> Any:
+    """Lets servers make elements in turns, and gives them in their order.
+
+    Args:
+        elements: Gives the elements of one of them.
+        services: Their addresses.
+        first: Number of the first element, counted from the beginning of the run.
+
+    Returns:
+        A `tf.data.Dataset` of the elements. Running it stops with an
+        `InvalidArgumentError` if a server began anew, as after a restart: samples
+        would be seen twice.
+    """
+    count = len(services)
+    parts = []
+    for index, address in enumerate(services):
+        numbers = tf.data.Dataset.range(
+            first + (index - first) % count, tf.int64.max, count
+        )
+        # Made there, with their numbers.
+        numbered = tf.data.Dataset.zip((numbers, elements(Turns(index, count)))).apply(
+            tf.data.experimental.service.distribute(
+                tf.data.experimental.service.ShardingPolicy.OFF, f"grpc://{address}"
+            )
+        )
+
+        def checked(due: Any, numbered: Any, address: str = address) -> Any:
+            number, element = numbered
+            check(
+                tf.equal(due, number),
+                f"the data service {address} was started anew; give the same command "
+                "again to go on from the last checkpoint",
+            )
+            return element
+
+        parts.append(tf.data.Dataset.zip((numbers, numbered)).map(checked).prefetch(1))
+    if count == 1:
+        return parts[0]
+    turns = tf.data.Dataset.range(first, tf.int64.max).map(
+        lambda number: number % count
+    )
+    return tf.data.Dataset.choose_from_datasets(parts, turns)
+
+
+def shuffled_order(num_records: int, *, seed: Any, start: int, copy: int = 0) -> Any:
     """Gives the endless order of records: every epoch is a new permutation of all.
 
     Args:
         num_records: Records per epoch, at least 1.
-        seed: Decides the permutations.
+        seed: Decides the permutations; may be an int64 tensor.
         start: Position to begin at.
         copy: Number of the copy of the data set; every copy has its own permutations.
 
@@ -255,7 +325,7 @@ def shuffled_order(num_records: int, *, seed: int, start: int, copy: int = 0) ->
     first_epoch = start // num_records
 
     def epoch_order(epoch: Any) -> Any:
-        of_epoch = tf.stack([tf.constant(seed, tf.int64), epoch])
+        of_epoch = tf.stack([tf.convert_to_tensor(seed, tf.int64), epoch])
         numbers = tf.random.experimental.stateless_shuffle(
             tf.range(num_records, dtype=tf.int64),
             fold_in(of_epoch, copy) if copy else of_epoch,
@@ -305,8 +375,8 @@ def evaluation_dataset(
         settings.fields, label=has_label, depth=has_depth and has_label
     )
     index = index_records(options)
+    found = _check_first_record(index, fields)
     read = index.reader()
-    found = _check_first_record(index, read, fields)
     fields = dataclasses.replace(fields, video=found.video)
     settings = dataclasses.replace(settings, fields=fields)
 
@@ -326,12 +396,13 @@ def evaluation_dataset(
 
 
 def _check_first_record(
-    index: RecordIndex, read: Callable[[Any], Any], needed: records.RecordFields
+    index: RecordIndex, needed: records.RecordFields
 ) -> records.RecordFields:
     """Looks into one record, so that a wrong data set is named before training."""
     where = f"{index.files[index.file_numbers[0]]}: record 0"
     try:
-        serialized = bytes(read(tf.constant(0, tf.int64)).numpy())
+        with tf.init_scope():  # also where the pipeline is traced
+            serialized = bytes(index.reader()(tf.constant(0, tf.int64)).numpy())
     except tf.errors.OpError as error:
         raise DataError(f"{where}: cannot be read ({error.message})") from None
     found = records.check_example(serialized, where=where)
