@@ -62,7 +62,7 @@ def test_every_architecture_is_listed_with_its_cost(
 def test_filters_select(capsys: pytest.CaptureFixture[str]) -> None:
     wide = listed(capsys, "--backbone", "Wide_ResNet41")
     assert {row["architecture"] for row in wide} == {"panoptic_deeplab", "vip_deeplab"}
-    assert len(listed(capsys, "--backbone", "resnet50", "--output-stride", "16")) == 1
+    assert len(listed(capsys, "--backbone", "resnet50", "--output-stride", "16")) == 2
     axial = listed(capsys, "--architecture", "axial_deeplab")
     assert {row["meta_architecture"] for row in axial} == {"panoptic_deeplab"}
     name = "coco_max_deeplab_s_os16_res641_400k"
@@ -91,8 +91,8 @@ def test_mistakes_name_what_would_be_right(capsys: pytest.CaptureFixture[str]) -
         capsys, "--output-stride", "4"
     )
     assert "did you mean resnet50" in refused(capsys, "--backbone", "resnet5")
-    assert refused(capsys, "--backbone", "axial_resnet_s").startswith(
-        "no network has --backbone axial_resnet_s; "
+    assert refused(capsys, "--backbone", "axial_resnet_l").startswith(
+        "no network has --backbone axial_resnet_l; "
     )
     assert "add --edge" in refused(capsys, "--width", "demo")
     assert "leave out the names" in refused(capsys, "--edge", "one")

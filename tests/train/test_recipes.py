@@ -23,8 +23,15 @@ RECIPES = sorted(path.stem for path in FOLDER.glob("*.textproto"))
 OURS = {
     "camvid_mobilenet_v3_small",
     "synthetic_street_mobilenet_v3_small",
-    "synthetic_street_axial_max_deeplab_s_backbone",
     "synthetic_street_max_deeplab_s",
+    *(
+        f"synthetic_street_axial_{backbone}"
+        for backbone in ("axial_resnet_s", "axial_swidernet", "max_deeplab_s_backbone")
+    ),
+    *(
+        f"synthetic_street_panoptic_{backbone}"
+        for backbone in ("resnet50", "swidernet_sac", "wide_resnet41")
+    ),
     *(
         f"synthetic_street_{architecture}_mobilenet_v3_small"
         for architecture in ("deeplabv3", "deeplabv3plus", "motion", "vip")
