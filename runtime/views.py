@@ -148,14 +148,18 @@ class Artist:
         """Forgets from where the last point clouds were looked at."""
         self._eye = self.options.eye
 
-    def draw(self, result: PanopticResult) -> Drawn:
+    def draw(self, result: PanopticResult, *, camera: Camera | None = None) -> Drawn:
         """Draws everything that is asked for.
+
+        Args:
+            result: What to draw.
+            camera: Of this image, if it is known better than for all.
 
         Raises:
             UsageError: If the result has no depth and it takes some, or the camera does
                 not fit the image.
         """
-        kinds = self.options.kinds
+        kinds, camera = self.options.kinds, camera or self.options.camera
         parts = [kind for kind in KINDS if kind in kinds and kind != "panel"]
         if kinds == ("panel",):
             parts = _panel_parts(result)
@@ -163,10 +167,8 @@ class Artist:
         depth = cloud = None
         for kind in parts:
             if kind == "point-cloud":
-                cloud = result.point_cloud(
-                    self.options.camera, colors=self.options.point_colors
-                )
-                pictures[kind] = self._render(cloud, result)
+                cloud = result.point_cloud(camera, colors=self.options.point_colors)
+                pictures[kind] = self._render(cloud, camera, result)
             else:
                 pictures[kind] = self._paint(kind, result)
         if "depth" in kinds and result.depth is not None:
@@ -197,11 +199,13 @@ class Artist:
             return color_depth(result.depth, limits=self.options.depth_range)
         return picture[:, : result.image.shape[1]]
 
-    def _render(self, cloud: PointCloud, result: PanopticResult) -> Image:
+    def _render(
+        self, cloud: PointCloud, camera: Camera, result: PanopticResult
+    ) -> Image:
         height, width = result.panoptic.shape
         if self._eye is None:
             self._eye = default_eye(cloud)
-        intrinsics = self.options.camera.at((height, width))
+        intrinsics = camera.at((height, width))
         return render_points(cloud, intrinsics, (height, width), eye=self._eye)
 
 

@@ -1,4 +1,4 @@
-"""`deeplab2-edge data`: render, build, check and serve data sets."""
+"""`deeplab2-edge data`: render, build, check, show and serve data sets."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deeplab2_edge.cli import data_show
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.wording import counted
@@ -18,6 +19,7 @@ examples:
   deeplab2-edge data build --input street/train --dataset camvid --output records/
   deeplab2-edge data build --dataset coco_panoptic --root coco/ --output records/
   deeplab2-edge data check street/train --dataset camvid
+  deeplab2-edge data show street/train --dataset camvid --output look/
 """
 
 _SYNTH_EXAMPLES = """\
@@ -88,14 +90,14 @@ _DEFAULT_SHARDS = 10
 
 def add_parser(subparsers: Any) -> None:
     """Adds `data` and its actions."""
-    parser = _parser(
-        subparsers, "data", "render, build, check and serve data sets", None, _EXAMPLES
-    )
+    help_text = "render, build, check, show and serve data sets"
+    parser = _parser(subparsers, "data", help_text, None, _EXAMPLES)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_synth(actions)
     _add_build(actions)
     _add_step_maps(actions)
     _add_check(actions)
+    data_show.add_action(actions)
     _add_serve(actions)
 
 
