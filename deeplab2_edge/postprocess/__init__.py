@@ -8,6 +8,7 @@ dictionaries, so that they can be part of a `tf.function` or an exported model.
 from deeplab2_edge.postprocess.centers import find_centers
 from deeplab2_edge.postprocess.grouping import group_pixels, nearest_center
 from deeplab2_edge.postprocess.heads import merge_heads, resize_offsets
+from deeplab2_edge.postprocess.heatmap import draw_centers
 from deeplab2_edge.postprocess.mask_decoding import decode_masks
 from deeplab2_edge.postprocess.merging import merge_semantic_and_instance
 from deeplab2_edge.postprocess.motion import (
@@ -28,6 +29,7 @@ __all__ = [
     "MotionState",
     "Slots",
     "decode_masks",
+    "draw_centers",
     "find_centers",
     "find_instances",
     "group_pixels",

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.optional import require
-from deeplab2_edge.panoptic.motion import MotionSettings, gaussian_window
+from deeplab2_edge.panoptic.motion import MotionSettings
 from deeplab2_edge.postprocess.heads import resize_offsets
+from deeplab2_edge.postprocess.heatmap import draw_centers
 from deeplab2_edge.postprocess.segments import Slots, find_instances, relabel
 
 tf: Any = require("tensorflow", extra="train")
@@ -202,24 +203,7 @@ def render_centers(
         ],
         axis=-1,
     )
-    heatmap = _draw(means[0], means[1], is_center, (height, width), sigma)
-    return heatmap, centers, slots
-
-
-def _draw(y: Any, x: Any, is_center: Any, size: tuple[int, int], sigma: float) -> Any:
-    """Draws a Gaussian at every center; the larger value stays."""
-    kernel = gaussian_window(sigma)
-    margin, side = round(3 * sigma + 1), len(kernel)
-    # On a canvas with a margin all round no window is cut by the border.
-    padded = size[0] + 2 * side, size[1] + 2 * side
-    top, left = y + side - margin, x + side - margin
-    rows = top[:, tf.newaxis, tf.newaxis] + tf.range(side)[:, tf.newaxis]
-    columns = left[:, tf.newaxis, tf.newaxis] + tf.range(side)
-    values = tf.where(is_center[:, tf.newaxis, tf.newaxis], kernel, 0.0)
-    heatmap = tf.tensor_scatter_nd_max(
-        tf.zeros([padded[0] * padded[1]]),
-        tf.reshape(rows * padded[1] + columns, [-1, 1]),
-        tf.reshape(values, [-1]),
+    heatmap = draw_centers(
+        tf.stack(means, axis=-1), (height, width), sigma, is_drawn=is_center
     )
-    heatmap = tf.reshape(heatmap, padded)
-    return heatmap[side : side + size[0], side : side + size[1]]
+    return heatmap, centers, slots

@@ -12,11 +12,11 @@ from deeplab2_edge.config import (
     PanopticCopyPasteOptions,
 )
 from deeplab2_edge.datasets.info import DatasetInfo
+from deeplab2_edge.panoptic import gaussian_window
 from tests.functions import reference
 from tests.functions.forced_draws import ForcedDraws
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
-heatmap = pytest.importorskip("deeplab2_edge.train.data.heatmap")
 samples = pytest.importorskip("deeplab2_edge.train.data.samples")
 records = pytest.importorskip("deeplab2_edge.records")
 
@@ -38,7 +38,7 @@ def test_samples_equal_the_published_ones(case: reference.Case) -> None:
 
 def check_gaussian(case: reference.Case) -> None:
     sigma = case.config.get("sigma", case.name.removeprefix("gaussian_sigma"))
-    window = heatmap.gaussian_window(float(sigma))
+    window = gaussian_window(float(sigma))
     assert window.shape == (int(case.outputs["size"]),) * 2
     np.testing.assert_allclose(window, case.outputs["kernel"], rtol=0, atol=1e-7)
 

@@ -9,7 +9,7 @@ from deeplab2_edge.config import DatasetOptions
 from deeplab2_edge.datasets.info import DatasetInfo
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
-heatmap = pytest.importorskip("deeplab2_edge.train.data.heatmap")
+heatmap = pytest.importorskip("deeplab2_edge.postprocess.heatmap")
 instances = pytest.importorskip("deeplab2_edge.train.data.instances")
 targets = pytest.importorskip("deeplab2_edge.train.data.targets")
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from deeplab2_edge import keys
 from deeplab2_edge.optional import require
+from deeplab2_edge.postprocess.heatmap import draw_centers
 from deeplab2_edge.train.data.draws import Draws, Event
-from deeplab2_edge.train.data.heatmap import draw_centers
 from deeplab2_edge.train.data.instances import Segments, find_in, offsets_to
 from deeplab2_edge.train.data.targets import TargetSettings
 

@@ -9,8 +9,8 @@ from typing import Any
 from deeplab2_edge import keys
 from deeplab2_edge.config import DatasetOptions
 from deeplab2_edge.optional import require
+from deeplab2_edge.postprocess.heatmap import draw_centers
 from deeplab2_edge.records import DEPTH_SCALE
-from deeplab2_edge.train.data.heatmap import draw_centers
 from deeplab2_edge.train.data.instances import Segments, offsets_to
 from deeplab2_edge.train.data.traced_checks import check
 
