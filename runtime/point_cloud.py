@@ -25,9 +25,11 @@ DEFAULT_FIELD_OF_VIEW = 60.0
 
 _BACKGROUND = (24, 24, 24)
 _NEAR = 0.05  # meters; what is closer to the viewing camera is not drawn
-_MAX_SPLAT = 7  # px: the largest square that one point paints
+_MAX_SPLAT = 9  # px: the largest side of what one point paints
 # Where the viewing camera stands by default, in parts of the median depth.
-_DEFAULT_EYE = (0.30, -0.35, -0.45)
+_DEFAULT_EYE = (0.2, -0.25, -0.15)
+# Neighbors whose depths differ by at most this share lie on one surface.
+_SURFACE_STEP = 0.15
 _NAMES = ("fx", "fy", "cx", "cy")
 # A vertex of a PLY file.
 _VERTEX = np.dtype(
@@ -117,7 +119,8 @@ class PointCloud:
     Attributes:
         points_xyz: `[N, 3]` float32, camera axes, meters.
         colors: `[N, 3]` uint8 RGB.
-        spacing: `[N]` float32, the distance in meters of neighbors seen head-on.
+        spacing: `[N, 2]` float32, meters to the neighbors beside and below on the same
+            surface: how large a point has to be drawn to leave no gaps.
     """
 
     points_xyz: NDArray[np.float32]
@@ -196,7 +199,10 @@ def make_point_cloud(
     points[:, 0] = (columns - intrinsics.cx) / intrinsics.fx * z
     points[:, 1] = (rows - intrinsics.cy) / intrinsics.fy * z
     points[:, 2] = z
-    spacing = (z / np.float32(min(intrinsics.fx, intrinsics.fy))).astype(np.float32)
+    spacing = np.empty((len(z), 2), np.float32)
+    for axis, focal in ((1, intrinsics.fx), (0, intrinsics.fy)):
+        slope = _slope(depth, is_known, axis)[rows, columns]
+        spacing[:, 1 - axis] = np.hypot(z / focal, slope)
     return PointCloud(points, colors[rows, columns], spacing)
 
 
@@ -242,7 +248,7 @@ def render_points(
 ) -> NDArray[np.uint8]:
     """Draws a cloud as a camera at another place sees it.
 
-    Every point paints a square as large as its distance to its neighbors; of two
+    Every point paints a rectangle as large as its distance to its neighbors; of two
     points at one pixel the nearer stays.
 
     Args:
@@ -265,23 +271,25 @@ def render_points(
     in_front = seen[:, 2] > _NEAR
     seen, colors = seen[in_front], cloud.colors[in_front]
     z = seen[:, 2]
-    side = np.ceil(cloud.spacing[in_front] * intrinsics.fx / z)
-    side = np.clip(side, 1, _MAX_SPLAT).astype(np.int64)
-    # Left and upper pixel of the square; far outside, floats do not fit integers.
+    sides = np.ceil(cloud.spacing[in_front] * (intrinsics.fx / z)[:, np.newaxis])
+    sides = np.clip(sides, 1, _MAX_SPLAT).astype(np.int64)
+    # Left and upper pixel of the rectangle; far outside, floats do not fit integers.
     far = 4.0 * max(size)
     left = np.clip(intrinsics.fx * seen[:, 0] / z + intrinsics.cx, -far, far)
     top = np.clip(intrinsics.fy * seen[:, 1] / z + intrinsics.cy, -far, far)
-    left = np.rint(left - (side - 1) / 2).astype(np.int64)
-    top = np.rint(top - (side - 1) / 2).astype(np.int64)
+    left = np.rint(left - (sides[:, 0] - 1) / 2).astype(np.int64)
+    top = np.rint(top - (sides[:, 1] - 1) / 2).astype(np.int64)
     # Depth in the upper and the point in the lower half of one number: the least is
     # the nearest, and the first of equals, whatever the order of painting.
     bits = z.astype(np.float32).view(np.uint32).astype(np.uint64)
     ranks = (bits << np.uint64(32)) | np.arange(len(z), dtype=np.uint64)
     buffer = np.full(size[0] * size[1], np.iinfo(np.uint64).max, np.uint64)
-    for dy in range(int(side.max(initial=0))):
-        for dx in range(int(side.max(initial=0))):
+    width, height = sides.max(axis=0, initial=0).tolist()
+    for dy in range(height):
+        for dx in range(width):
             row, column = top + dy, left + dx
-            is_painted = (side > max(dy, dx)) & (row >= 0) & (row < size[0])
+            is_painted = (dx < sides[:, 0]) & (dy < sides[:, 1])
+            is_painted &= (row >= 0) & (row < size[0])
             is_painted &= (column >= 0) & (column < size[1])
             pixels = row[is_painted] * size[1] + column[is_painted]
             np.minimum.at(buffer, pixels, ranks[is_painted])
@@ -290,6 +298,25 @@ def render_points(
     is_hit = buffer != np.iinfo(np.uint64).max
     picture[is_hit] = colors[(buffer[is_hit] & np.uint64(0xFFFFFFFF)).astype(np.intp)]
     return picture.reshape(*size, 3)
+
+
+def _slope(
+    depth: NDArray[np.float32], is_known: NDArray[np.bool_], axis: int
+) -> NDArray[np.float32]:
+    """Gives the largest step in depth to a neighbor on the same surface, in meters."""
+    ahead = tuple(slice(1, None) if n == axis else slice(None) for n in (0, 1))
+    behind = tuple(slice(None, -1) if n == axis else slice(None) for n in (0, 1))
+    known = np.where(is_known, depth, np.float32(np.inf)).astype(np.float32)
+    nearer = np.minimum(known[ahead], known[behind])
+    both = is_known[ahead] & is_known[behind]
+    step = np.zeros(nearer.shape, np.float32)
+    np.subtract(known[ahead], known[behind], out=step, where=both)
+    step = np.abs(step)
+    step[step > _SURFACE_STEP * nearer] = 0
+    slope = np.zeros(depth.shape, np.float32)
+    slope[ahead] = step
+    slope[behind] = np.maximum(slope[behind], step)
+    return slope
 
 
 def _median_depth(cloud: PointCloud) -> float:
