@@ -1,6 +1,7 @@
 """One optimization step as a compiled function, over all replicas."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from deeplab2_edge import keys
@@ -21,10 +22,13 @@ GRADIENT_NORM = "gradient_norm"
 # Keeps the random streams of replicas apart; a prime above any number of replicas.
 _REPLICA_STRIDE = 1_000_003
 
+# Predictions and targets to `[B]` values by name, `total_loss` among them.
+LossFunction = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+
 
 def make_train_step(
     model: Any,
-    loss: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
+    loss: LossFunction,
     groups: Sequence[OptimizerGroup],
     global_step: Any,
     *,
@@ -46,7 +50,7 @@ def make_train_step(
 
     Args:
         model: See `build_model`.
-        loss: Gives `[B]` values by name, `total_loss` among them.
+        loss: See `LossFunction`.
         groups: Optimizers and their shares of the trainable variables.
         global_step: int64 variable, counted up by the step.
         solver: Says how gradients are clipped.
@@ -64,28 +68,71 @@ def make_train_step(
     for layer in model.submodules:
         if isinstance(layer, Replayable):
             layer.seed_source = seed_of(global_step)
-    size = tuple(model.input.shape[1:3])
-    variables = [variable for group in groups for variable in group.variables]
-    share = 1.0 / (strategy.num_replicas_in_sync * num_micro_batches)
+    replica_step = ReplicaStep(
+        model,
+        loss,
+        tuple(groups),
+        solver,
+        share=1.0 / (strategy.num_replicas_in_sync * num_micro_batches),
+        num_micro_batches=num_micro_batches,
+        loss_scale=loss_scale,
+    )
 
-    def learn(part: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        """Returns this part's share of the losses and of the gradients."""
-        with tf.GradientTape() as tape:
-            outputs = resize_outputs(model(part[keys.IMAGE], training=True), size)
-            values = {
-                name: share * tf.reduce_mean(value)
-                for name, value in loss(outputs, part).items()
-            }
-            target = values[TOTAL_LOSS]
-            if loss_scale is not None:
-                target = loss_scale.apply(target)
-        return values, tape.gradient(target, variables)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(batch: Mapping[str, Any]) -> dict[str, Any]:
+        values, gradients = strategy.run(replica_step.learn, args=(batch,))
+        gradients, norms = strategy.run(replica_step.finish, args=(gradients,))
+        # After the reduction all replicas hold the same.
+        values = {
+            n: strategy.experimental_local_results(v)[0] for n, v in values.items()
+        }
+        norm = strategy.experimental_local_results(norms)[0]
+        is_finite = tf.math.is_finite(values[TOTAL_LOSS]) & tf.math.is_finite(norm)
+        if is_finite:
+            strategy.run(replica_step.update, args=(gradients,))
+        if loss_scale is not None:
+            loss_scale.adapt(is_finite)
+        global_step.assign_add(1)
+        values[GRADIENT_NORM] = norm
+        values[SKIPPED] = 1.0 - tf.cast(is_finite, tf.float32)
+        return values
 
-    def learn_on_replica(batch: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    return step  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class ReplicaStep:
+    """Is the share of a step that every replica does; see `make_train_step`.
+
+    Attributes:
+        model: See `make_train_step`, as for all but `share`.
+        loss: The loss.
+        groups: Optimizers and their variables.
+        solver: Says how gradients are clipped.
+        share: Weight of the mean over one part of the batch in that over all.
+        num_micro_batches: Parts of the replica's batch.
+        loss_scale: For float16.
+    """
+
+    model: Any
+    loss: LossFunction
+    groups: tuple[OptimizerGroup, ...]
+    solver: SolverOptions
+    share: float
+    num_micro_batches: int
+    loss_scale: LossScale | None
+
+    @property
+    def variables(self) -> list[Any]:
+        """The trainable variables, in the order of their gradients."""
+        return [variable for group in self.groups for variable in group.variables]
+
+    def learn(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Returns losses and gradients, summed over parts and replicas."""
         values: dict[str, Any] = {}
-        gradients: list[Any] = [None] * len(variables)
-        for part in _parts(batch, num_micro_batches):
-            part_values, part_gradients = learn(part)
+        gradients: list[Any] = [None] * len(self.variables)
+        for part in _parts(batch, self.num_micro_batches):
+            part_values, part_gradients = self.learn_part(part)
             values = {n: values.get(n, 0.0) + v for n, v in part_values.items()}
             gradients = [
                 _sum(*pair) for pair in zip(gradients, part_gradients, strict=True)
@@ -97,40 +144,35 @@ def make_train_step(
         rest = iter(reached)
         return values, [None if g is None else next(rest) for g in gradients]
 
-    def update(gradients: Iterable[Any]) -> None:
+    def learn_part(self, part: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Returns the share of one part in the losses and in the gradients."""
+        size = tuple(self.model.input.shape[1:3])
+        with tf.GradientTape() as tape:
+            outputs = resize_outputs(self.model(part[keys.IMAGE], training=True), size)
+            values = {
+                name: self.share * tf.reduce_mean(value)
+                for name, value in self.loss(outputs, part).items()
+            }
+            target = values[TOTAL_LOSS]
+            if self.loss_scale is not None:
+                target = self.loss_scale.apply(target)
+        return values, tape.gradient(target, self.variables)
+
+    def finish(self, gradients: list[Any]) -> tuple[list[Any], Any]:
+        """Returns unscaled, clipped gradients, and their norm before clipping."""
+        if self.loss_scale is not None:
+            gradients = self.loss_scale.remove(gradients)
+        return clip_gradients(gradients, self.solver)
+
+    def update(self, gradients: Iterable[Any]) -> None:
+        """Moves the variables."""
         remaining = iter(gradients)
-        for group in groups:
+        for group in self.groups:
             pairs = [(next(remaining), variable) for variable in group.variables]
             group.optimizer.apply_gradients(
                 [pair for pair in pairs if pair[0] is not None],
                 skip_gradients_aggregation=True,
             )
-
-    def finish_on_replica(gradients: list[Any]) -> tuple[list[Any], Any]:
-        if loss_scale is not None:
-            gradients = loss_scale.remove(gradients)
-        return clip_gradients(gradients, solver)
-
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(batch: Mapping[str, Any]) -> dict[str, Any]:
-        values, gradients = strategy.run(learn_on_replica, args=(batch,))
-        gradients, norms = strategy.run(finish_on_replica, args=(gradients,))
-        # After the reduction all replicas hold the same.
-        values = {
-            n: strategy.experimental_local_results(v)[0] for n, v in values.items()
-        }
-        norm = strategy.experimental_local_results(norms)[0]
-        is_finite = tf.math.is_finite(values[TOTAL_LOSS]) & tf.math.is_finite(norm)
-        if is_finite:
-            strategy.run(update, args=(gradients,))
-        if loss_scale is not None:
-            loss_scale.adapt(is_finite)
-        global_step.assign_add(1)
-        values[GRADIENT_NORM] = norm
-        values[SKIPPED] = 1.0 - tf.cast(is_finite, tf.float32)
-        return values
-
-    return step  # type: ignore[no-any-return]
 
 
 def seed_of(global_step: Any) -> Callable[[], Any]:

@@ -1,9 +1,7 @@
 """The training loop: learns, resumes after a kill, refuses what cannot work."""
 
 import glob
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,8 +25,10 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 import tensorflow as tf
 
 from deeplab2_edge import checkpoints
+from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.train import trainer
+from deeplab2_edge.train.run_config import remember_config
 from tests.train import small_run
 from tests.train.small_run import RECIPE, SIZE, write_scenes
 
@@ -82,7 +82,8 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(
     while not index.exists() and process.poll() is None:
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    assert index.exists(), "the first process ended by itself"
+    process.kill()
     process.wait()
     result = subprocess.run(
         command(config, broken), check=True, capture_output=True, text=True
@@ -151,7 +152,7 @@ def test_the_configuration_of_a_run_holds_in_any_folder(
         },
     )
     monkeypatch.chdir(work)
-    trainer._remember_config(config, Path("runs/run"))
+    remember_config(config, Path("runs/run"))
     monkeypatch.chdir(tmp_path)
     found = load_config(find_config(run))
     assert dataset_of(found) == get_dataset("camvid")
@@ -165,7 +166,7 @@ def test_the_configuration_of_a_run_holds_in_any_folder(
     (tmp_path / "synthetic_street").touch()
     (tmp_path / "demo.index").touch()
     config = experiment("x", **{"model_options.initial_checkpoint": "demo"})
-    trainer._remember_config(config, run)
+    remember_config(config, run)
     found = load_config(find_config(run))
     assert found.train_dataset_options.dataset == "synthetic_street"
     assert found.model_options.initial_checkpoint == "demo"
@@ -189,9 +190,7 @@ def test_a_checkpoint_of_other_classes_names_the_cure(
 ) -> None:
     config = experiment(record_pattern)
     head = "model_options.panoptic_deeplab.semantic_head.output_channels"
-    other = trainer.build_model(
-        experiment(record_pattern, **{head: 5}), input_size=SIZE
-    )
+    other = build_model(experiment(record_pattern, **{head: 5}), input_size=SIZE)
     prefix = checkpoints.save_weights(other, tmp_path / "other" / "ckpt")
     config = experiment(record_pattern, **{"model_options.initial_checkpoint": prefix})
     with pytest.raises(CheckpointError, match="restore_semantic_last_layer"):

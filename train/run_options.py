@@ -1,0 +1,42 @@
+"""How a run is carried out, whatever is learnt; needs no TensorFlow."""
+
+from dataclasses import dataclass
+
+from deeplab2_edge.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Says how a run is carried out; what is learnt stands in the experiment.
+
+    Attributes:
+        seed: Of weights, data order and augmentation.
+        deterministic: Use only ops with a fixed summation order: a resumed run then
+            equals an uninterrupted one bit for bit; somewhat slower.
+        strategy: See `make_strategy`.
+        tpu: Name or address of a TPU.
+        precision: See `build_model`. With float16 the loss is scaled.
+        recompute: See `build_model`: less memory, more time, the same result.
+        num_micro_batches: See `make_train_step`.
+        stop_after: Stop at this step, before the configured number.
+    """
+
+    seed: int = 0
+    deterministic: bool = False
+    strategy: str = "auto"
+    tpu: str = ""
+    precision: str = "float32"
+    recompute: bool = False
+    num_micro_batches: int = 1
+    stop_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stop_after is not None and self.stop_after < 1:
+            raise UsageError(
+                f"the step to stop at is {self.stop_after}; must be at least 1"
+            )
+        if self.num_micro_batches < 1:
+            raise UsageError(
+                f"the number of micro-batches is {self.num_micro_batches}; must be at "
+                "least 1"
+            )
