@@ -7,7 +7,7 @@ all three kinds through the same samples.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,25 @@ class RecordSample:
         """Returns the name of the video, None if the record belongs to none."""
         sequence: str | None = _decode(self).get("sequence")
         return sequence
+
+    def load_name(self) -> str:
+        """Returns `<sequence>/<frame>`, or of single images the file without suffix."""
+        record = _decode(self)
+        sequence, frame = record.get("sequence"), record.get("frame")
+        if sequence is not None and frame is not None:
+            return f"{sequence}/{frame}"
+        name: str = record["image_name"]
+        return PurePosixPath(name).stem
+
+
+def name_in_dataset(sample: SampleLike) -> str:
+    """Gives the path of a sample within its data set, without suffix.
+
+    Records say it; of videos it is `<sequence>/<frame>` there.
+    """
+    if isinstance(sample, RecordSample):
+        return sample.load_name()
+    return sample.name
 
 
 def video_of(sample: SampleLike) -> str | None:

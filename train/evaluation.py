@@ -1,8 +1,9 @@
 """Evaluation of checkpoints with the pipeline that devices run."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +13,51 @@ from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
 from deeplab2_edge.metrics import (
+    DEPTH_METRICS,
+    METRICS,
+    PAIR_METRIC,
+    VIDEO_METRICS,
+    VPQ_WINDOWS,
     EvaluationReport,
     Frame,
     MetricReport,
     MetricSet,
     OfficialWriter,
     VideoPanopticQuality,
+    check_names,
     evaluate_predictions,
 )
-from deeplab2_edge.models.engine import dataset_of, load_engine, require_panoptic
+from deeplab2_edge.models.engine import dataset_of, require_panoptic
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime import PanopticSegmenter
-from deeplab2_edge.samples import RecordSample, SampleSet, open_samples, video_of
+from deeplab2_edge.samples import (
+    RecordSample,
+    SampleSet,
+    name_in_dataset,
+    open_samples,
+    video_of,
+)
 from deeplab2_edge.train.predictors import (
+    CanvasEngine,
     CanvasNetwork,
     MaskPredictor,
     MotionPredictor,
     Predicted,
     SemanticPredictor,
     TwoFramePredictor,
+    require_averageable,
 )
 
 Report = EvaluationReport | MetricReport
 
 # Architectures that look at two frames; the others look at one image.
 _OF_VIDEOS = ("motion_deeplab", "vip_deeplab")
+# What a family is measured with by default, and further on demand.
+_OF_CLASSES = (("miou",), ())
+_OF_IMAGES = (("pq", "miou"), ("ap",))
+_OF_MASKS = (("pq", "miou"), ("pq_official", "ap"))
+_OF_TRACKS = (("pq", "miou", "stq"), ("pq_official", "ap", "vpq"))
+_OF_PAIRS = (("pq", "miou", "stq", "vpq"), ("pq_official", "ap", *DEPTH_METRICS))
 
 
 def evaluate_checkpoint(
@@ -44,23 +65,23 @@ def evaluate_checkpoint(
     checkpoint: str | Path,
     data: SampleSet,
     *,
+    metrics: Sequence[str] | None = None,
+    windows: Sequence[int] = VPQ_WINDOWS,
     canvas: Sequence[int] | None = None,
-    with_ap: bool = False,
     quiet: bool = False,
     writer: OfficialWriter | None = None,
 ) -> Report:
     """Measures a checkpoint on labeled images, at their original size.
 
-    What is measured depends on the model: mean IoU of a semantic one, else panoptic
-    quality too; STQ of Motion-DeepLab; of ViP-DeepLab VPQ of two frames, and errors of
-    depth if it has a head for it and the data has depth.
-
     Args:
-        config: The experiment.
+        config: The experiment; test-time augmentation is done as it says.
         checkpoint: See `models.engine.load_engine`.
         data: Images with labels; frames of videos in order if the model wants videos.
+        metrics: Keys of `METRICS` that `metrics_of` allows, by default its first part;
+            of ViP-DeepLab also depth, if the model and the data have it. The report of
+            ViP-DeepLab holds VPQ of pairs of frames as well (`PAIR_METRIC`).
+        windows: Window sizes of VPQ and DVPQ.
         canvas: See `models.engine.load_engine`.
-        with_ap: See `evaluate_predictions`.
         quiet: Report no progress.
         writer: Gets every prediction.
 
@@ -68,46 +89,88 @@ def evaluate_checkpoint(
         CheckpointError: If the checkpoint does not fit the experiment.
         ConfigError: As `require_evaluable`.
         DataError: If the data does not fit, or is no video and has to be.
-        UsageError: If the model gives no scores and AP is asked for, or no panoptic
-            result and there is a writer.
+        UsageError: If the model is not measured with a metric, or gives no result of
+            the kind that the writer wants.
     """
     require_evaluable(config)
+    names = check_metrics(config, metrics)
     label, info = str(checkpoint), dataset_of(config)
-    if _has_centers(config) and not is_video_model(config):
-        return evaluate_predictions(
-            PanopticSegmenter(load_engine(config, checkpoint, canvas=canvas)),
-            data.samples,
-            info,
-            label=label,
-            with_ap=with_ap,
-            quiet=quiet,
-            writer=writer,
-        )
-    name = config.model_options.meta_architecture
-    if with_ap and config.model_options.max_deeplab is None:
-        raise UsageError(f"ap is not measured for {name}: it gives no scores here")
     if writer is not None:
-        require_panoptic_result(config)
+        require_writable(config, writer)
     if not data.samples:
         raise DataError("there is nothing to evaluate: the data set has no images")
     network = CanvasNetwork(config, checkpoint, canvas=canvas)
+    wants_scores = "ap" in names
+    if not is_video_model(config) and _has_centers(config):
+        return evaluate_predictions(
+            _predictor(network, with_scores=wants_scores),
+            data.samples,
+            info,
+            label=label,
+            with_ap=wants_scores,
+            quiet=quiet,
+            writer=writer,
+        )
     samples = progress(data.samples, total=len(data.samples), label=label, quiet=quiet)
+    name = config.model_options.meta_architecture
     if name == "vip_deeplab":
-        return _measure_pairs(TwoFramePredictor(network), samples, info, label, writer)
+        return _measure_pairs(
+            TwoFramePredictor(network, with_scores=wants_scores),
+            samples,
+            _PairMeasures(info, names, windows, finds_depth=metrics is None),
+            label,
+            writer,
+        )
     if name == "motion_deeplab":
-        metrics = MetricSet(info, ("pq", "miou", "stq"))
-        predicted = _track(MotionPredictor(network), samples)
+        predicted = _track(MotionPredictor(network, with_scores=wants_scores), samples)
     else:
-        is_semantic = config.model_options.max_deeplab is None
-        names = ("miou",) if is_semantic else ("pq", "miou")
-        metrics = MetricSet(info, (*names, "ap") if with_ap else names)
-        predict = SemanticPredictor(network) if is_semantic else MaskPredictor(network)
+        predict = _predictor(network)
         predicted = ((s, None, predict(s.load_image())) for s in samples)
+    counts = MetricSet(info, names, windows=windows)
     for sample, video, prediction in predicted:
-        _count(metrics, sample, prediction, video)
+        _count(counts, sample, prediction, video)
         if writer is not None:
-            writer.add(sample.name, prediction.panoptic)
-    return metrics.report(label)
+            writer.add(name_in_dataset(sample), prediction.panoptic)
+    return counts.report(label)
+
+
+def write_predictions(
+    config: ExperimentOptions,
+    checkpoint: str | Path,
+    data: SampleSet,
+    writer: OfficialWriter,
+    *,
+    canvas: Sequence[int] | None = None,
+    quiet: bool = False,
+) -> None:
+    """Writes the predictions of a checkpoint for images without labels.
+
+    Arguments and errors are those of `evaluate_checkpoint`.
+    """
+    require_evaluable(config)
+    require_writable(config, writer)
+    network = CanvasNetwork(config, checkpoint, canvas=canvas)
+    samples = progress(
+        data.samples, total=len(data.samples), label=str(checkpoint), quiet=quiet
+    )
+    name = config.model_options.meta_architecture
+    if name == "vip_deeplab":
+        predict_pair = TwoFramePredictor(network)
+        for frame in _with_next(samples):
+            if frame.is_first:
+                predict_pair.begin_video()
+            following = None if frame.after is None else frame.after.load_image()
+            found = predict_pair(frame.sample.load_image(), following).frame
+            depth = found.depth
+            writer.add(name_in_dataset(frame.sample), found.panoptic, depth=depth)
+    elif name == "motion_deeplab":
+        for sample, _, found in _track(MotionPredictor(network), samples):
+            writer.add(name_in_dataset(sample), found.panoptic)
+    else:
+        predict = _predictor(network)
+        for sample in samples:
+            panoptic = predict(sample.load_image()).panoptic
+            writer.add(name_in_dataset(sample), panoptic)
 
 
 def require_evaluable(config: ExperimentOptions) -> None:
@@ -115,12 +178,12 @@ def require_evaluable(config: ExperimentOptions) -> None:
 
     Raises:
         ConfigError: If there is no model, it looks at videos and has no instances or
-            not the head of its second frame, or test-time augmentation is asked for.
+            not the head of its second frame, or as `require_averageable`.
     """
     options = config.model_options
     if options.meta_architecture is None:
         require_panoptic(config)
-    _refuse_test_time_augmentation(config)
+    require_averageable(config)
     if is_video_model(config) and not _has_centers(config):
         raise ConfigError(
             f"model_options.{options.meta_architecture}.instance.enable is false; "
@@ -134,17 +197,54 @@ def require_evaluable(config: ExperimentOptions) -> None:
         )
 
 
-def require_panoptic_result(config: ExperimentOptions) -> None:
-    """Refuses models whose predictions no panoptic benchmark takes.
+def metrics_of(config: ExperimentOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names the metrics of a model: those measured by default, and the others."""
+    name = config.model_options.meta_architecture
+    if name in _OF_VIDEOS:
+        return _OF_PAIRS if name == "vip_deeplab" else _OF_TRACKS
+    if config.model_options.max_deeplab is not None:
+        return _OF_MASKS
+    return _OF_IMAGES if _has_centers(config) else _OF_CLASSES
+
+
+def check_metrics(
+    config: ExperimentOptions, names: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Returns the metrics to measure a model with, in the order of `METRICS`.
 
     Raises:
-        UsageError: If the model is a semantic one.
+        UsageError: If one is unknown, or the model is not measured with it.
     """
-    if config.model_options.max_deeplab is None and not _has_centers(config):
+    default, others = metrics_of(config)
+    if names is None:
+        return check_names(default)
+    checked, allowed = check_names(names), (*default, *others)
+    for name in checked:
+        if name not in allowed:
+            known = ", ".join(n for n in METRICS if n in allowed)
+            raise UsageError(
+                f"{name} is not measured of {config.model_options.meta_architecture}; "
+                f"this model is measured with {known}"
+            )
+    return checked
+
+
+def require_writable(config: ExperimentOptions, writer: OfficialWriter) -> None:
+    """Refuses predictions that a format of a benchmark cannot take.
+
+    Raises:
+        UsageError: If the model gives classes alone and the format wants instances.
+    """
+    if writer.wants_instances and is_semantic_model(config):
         raise UsageError(
             f"{config.model_options.meta_architecture} without instances gives "
             "classes alone, which is no panoptic prediction for a benchmark"
         )
+
+
+def is_semantic_model(config: ExperimentOptions) -> bool:
+    """Says whether a model gives classes alone."""
+    return not _has_centers(config) and config.model_options.max_deeplab is None
 
 
 def is_video_model(config: ExperimentOptions) -> bool:
@@ -167,6 +267,17 @@ def evaluate_experiment(
     return evaluate_checkpoint(
         config, checkpoint, SampleSet(info, samples), quiet=quiet
     )
+
+
+def _predictor(
+    network: CanvasNetwork, *, with_scores: bool = False
+) -> Callable[[NDArray[np.uint8]], Any]:
+    """Makes what predicts single images."""
+    if network.config.model_options.max_deeplab is not None:
+        return MaskPredictor(network)
+    if is_semantic_model(network.config):
+        return SemanticPredictor(network)
+    return PanopticSegmenter(CanvasEngine(network), with_class_scores=with_scores)
 
 
 def _has_centers(config: ExperimentOptions) -> bool:
@@ -239,78 +350,155 @@ def _frames(samples: Iterable[SampleLike]) -> Iterator[tuple[SampleLike, str]]:
         yield sample, video
 
 
+class _PairMeasures:
+    """Collects the metrics of frames, of videos and of pairs of frames.
+
+    Args:
+        info: The classes.
+        names: Keys of `METRICS`.
+        windows: Of VPQ and DVPQ.
+        finds_depth: Measure depth if the first frame has it.
+    """
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        names: Sequence[str],
+        windows: Sequence[int],
+        *,
+        finds_depth: bool,
+    ) -> None:
+        self.info, self.windows = info, windows
+        self._finds_depth = finds_depth
+        self._names = tuple(names)
+        self._of_frames: list[MetricSet] = []
+        self._of_videos: MetricSet | None = None
+        self._pairs = VideoPanopticQuality(
+            info.num_classes,
+            info.ignore_label,
+            label_divisor=info.label_divisor,
+            thing_ids=info.thing_ids,
+            windows=(2,),
+        )
+
+    def add(
+        self,
+        sample: SampleLike,
+        prediction: Predicted,
+        video: str,
+        depth: NDArray[np.float32] | None,
+    ) -> None:
+        """Counts a frame, its ids being those of the video."""
+        if not self._of_frames and self._of_videos is None:
+            self._begin(depth is not None and prediction.depth is not None)
+        for metrics in (*self._of_frames, self._of_videos):
+            if metrics is not None:
+                _count(metrics, sample, prediction, video, depth)
+
+    def add_last(
+        self, label: NDArray[np.int32], panoptic: NDArray[np.int32], video: str
+    ) -> None:
+        """Counts the last frame of a video, which is a next frame only."""
+        if self._of_videos is not None:
+            self._of_videos.update(Frame(label, panoptic, sequence=video))
+
+    def add_pair(
+        self,
+        labels: tuple[NDArray[np.int32], NDArray[np.int32]],
+        predictions: tuple[NDArray[np.int32], NDArray[np.int32]],
+    ) -> None:
+        """Counts two frames by ids that hold within the pair."""
+        self._pairs.update_window(labels, predictions)
+
+    def report(self, label: str) -> MetricReport:
+        """Gives all figures."""
+        reports = [m.report(label) for m in self._of_frames]
+        if self._of_videos is not None:
+            reports.append(self._of_videos.report(label))
+        found = {name: r for report in reports for name, r in report.results.items()}
+        results = {name: found[name] for name in METRICS if name in found}
+        results[PAIR_METRIC] = self._pairs.result()
+        # The frames of videos may be more: those that are a next frame only.
+        return MetricReport(label, self.info, reports[0].num_images, results)
+
+    def _begin(self, has_depth: bool) -> None:
+        names = self._names
+        if self._finds_depth and has_depth:
+            names += ("depth",)
+        # A frame without depth can only count for the metrics of videos alone.
+        of_videos = VIDEO_METRICS - DEPTH_METRICS
+        rest = [n for n in names if n not in of_videos]
+        chosen = [n for n in names if n in of_videos]
+        if rest:
+            self._of_frames = [MetricSet(self.info, rest, windows=self.windows)]
+        if chosen:
+            self._of_videos = MetricSet(self.info, chosen, windows=self.windows)
+
+
 def _measure_pairs(
     predict: TwoFramePredictor,
     samples: Iterable[SampleLike],
-    info: DatasetInfo,
+    measures: _PairMeasures,
     label: str,
     writer: OfficialWriter | None,
 ) -> MetricReport:
-    """Measures frames, their depth, and the ids that two frames share."""
-    metrics: MetricSet | None = None
-    pairs = VideoPanopticQuality(
-        info.num_classes,
-        info.ignore_label,
-        label_divisor=info.label_divisor,
-        thing_ids=info.thing_ids,
-        windows=(2,),
-    )
-    for number, (sample, following) in enumerate(_with_next(samples)):
-        image, next_label = following() or (None, None)
+    """Measures frames, their depth, and the ids that frames share."""
+    for frame in _with_next(samples):
+        sample, video = frame.sample, frame.video
+        if frame.is_first:
+            predict.begin_video()
+        image, next_label = frame.load_next() or (None, None)
         predicted = predict(sample.load_image(), image)
         depth = sample.load_depth() if isinstance(sample, RecordSample) else None
-        if metrics is None:
-            has_depth = depth is not None and predicted.frame.depth is not None
-            names = ("pq", "miou", "depth") if has_depth else ("pq", "miou")
-            metrics = MetricSet(info, names)
-        _count(metrics, sample, predicted.frame, None, depth)
-        if predicted.next_panoptic is not None and next_label is not None:
-            # Ids hold within the pair, so each is a video of its own.
-            truth = _label_of(sample)
-            pairs.update(truth, predicted.frame.panoptic, sequence=number)
-            pairs.update(next_label, predicted.next_panoptic, sequence=number)
+        measures.add(sample, predicted.frame, video, depth)
+        if predicted.pair is not None and next_label is not None:
+            measures.add_pair((_label_of(sample), next_label), predicted.pair)
+            if frame.after is None:
+                ending = predict.end_video()
+                assert ending is not None
+                measures.add_last(next_label, ending, video)
         if writer is not None:
-            writer.add(sample.name, predicted.frame.panoptic)
-    assert metrics is not None
-    report = metrics.report(label)
-    report.results["vpq"] = pairs.result()
-    return report
+            found = predicted.frame
+            writer.add(name_in_dataset(sample), found.panoptic, depth=found.depth)
+    return measures.report(label)
 
 
-_Following = Callable[[], tuple[NDArray[np.uint8], NDArray[np.int32]] | None]
+@dataclass(frozen=True)
+class _FrameOfVideo:
+    """Is a frame with what stands around it.
+
+    Attributes:
+        sample: The frame.
+        video: Its name.
+        is_first: No sample of the video comes before it.
+        after: The sample that comes after it in the video, None for the last.
+    """
+
+    sample: SampleLike
+    video: str
+    is_first: bool
+    after: SampleLike | None
+
+    def load_next(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
+        """Gives the next frame and its label: as stored, else the next sample."""
+        sample, after = self.sample, self.after
+        stored = sample.load_next() if isinstance(sample, RecordSample) else None
+        if stored is not None or after is None:
+            return stored
+        label = after.load_panoptic()
+        if label is None:
+            raise DataError(
+                f"{after.name}: this image has no labels; evaluation needs them"
+            )
+        return after.load_image(), label
 
 
-def _with_next(
-    samples: Iterable[SampleLike],
-) -> Iterator[tuple[SampleLike, _Following]]:
-    """Pairs frames with what loads the next one: as stored, else the next sample."""
+def _with_next(samples: Iterable[SampleLike]) -> Iterator[_FrameOfVideo]:
     frames = _frames(samples)
-    current = next(frames, None)
+    last, current = None, next(frames, None)
     while current is not None:
         sample, video = current
         current = next(frames, None)
         after = current[0] if current is not None and current[1] == video else None
-        yield sample, functools.partial(_load_next, sample, after)
-
-
-def _load_next(
-    sample: SampleLike, after: SampleLike | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
-    stored = sample.load_next() if isinstance(sample, RecordSample) else None
-    if stored is not None or after is None:
-        return stored
-    label = after.load_panoptic()
-    if label is None:
-        raise DataError(
-            f"{after.name}: this image has no labels; evaluation needs them"
-        )
-    return after.load_image(), label
-
-
-def _refuse_test_time_augmentation(config: ExperimentOptions) -> None:
-    options = config.evaluator_options
-    if options.add_flipped_images or tuple(options.eval_scales) not in ((), (1.0,)):
-        raise ConfigError(
-            "evaluator_options.add_flipped_images and eval_scales ask for test-time "
-            "augmentation, which this version does not do: remove them"
-        )
+        yield _FrameOfVideo(sample, video, is_first=video != last, after=after)
+        last = video

@@ -146,7 +146,7 @@ def _figures(report: Report) -> dict[str, float]:
         ("pq", "pq"): {"PQ": "pq", "SQ": "sq", "RQ": "rq"},
         ("miou", "iou"): {"IoU": "miou"},
         ("stq", "step"): {"STQ": "stq", "AQ": "aq", "IoU": "sq"},
-        ("vpq", "vpq_2frames"): {"PQ": "vpq"},
+        ("vpq_2frames", "vpq_2frames"): {"PQ": "vpq"},
         ("depth", "depth"): {
             "SILog": "silog",
             "SqErrorRel": "sq_rel",

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from deeplab2_edge.errors import DeepLabEdgeError, UsageError
 
 
 def add_command(
-    subparsers: Any, name: str, *, help: str, description: str, examples: str
+    subparsers: Any,
+    name: str,
+    *,
+    help: str,
+    description: str,
+    examples: str,
+    aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Adds a parser whose help ends with examples, printed as they are written.
 
@@ -21,6 +28,7 @@ def add_command(
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
+        aliases=aliases,
         help=help,
         description=description,
         epilog=examples,

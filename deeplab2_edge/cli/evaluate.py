@@ -21,6 +21,8 @@ examples:
   deeplab2-edge evaluate model.tflite --data street/val --dataset camvid
   deeplab2-edge evaluate runs/my_experiment --data 'records/val-*.tfrecord'
   deeplab2-edge evaluate demo --data synthetic --limit 50
+  deeplab2-edge evaluate runs/my_vip --data 'records/val-*.tfrecord' \\
+      --metrics pq,stq,vpq,dvpq
   deeplab2-edge evaluate --predictions out/ --ground-truth panoptic_maps/val \\
       --dataset kitti_step --metrics pq,stq,vpq
   deeplab2-edge evaluate --predictions out/ --dataset cityscapes_panoptic \\
@@ -31,8 +33,8 @@ of predictions hold a COCO panoptic JSON with its PNGs, results of `deeplab2-edg
 or label PNGs (R the class, 256 * G + B the instance), those of videos one folder each.
 """
 
-# What evaluation of a model measures.
-_OF_MODEL = {"pq", "miou", "ap"}
+# What a converted file is measured with; checkpoints: `train.evaluation.metrics_of`.
+_OF_FILE = {"pq", "miou", "ap"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "evaluate",
+        aliases=("eval",),
         help="metrics of a model, or of a folder of predictions",
         description="Measures panoptic quality (PQ = SQ x RQ) and mean IoU of a model,"
         " in percent, at the original size of each image. With --predictions and"
@@ -82,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--metrics",
         metavar="LIST",
-        help="separated by commas (pq,miou); of a model also ap, of predictions some "
+        help="separated by commas (those of the model; of predictions pq,miou), some "
         "of pq, pq_official, miou, ap, stq, vpq, depth, dvpq, dstq",
     )
     parser.add_argument(
@@ -127,7 +130,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
     from deeplab2_edge.errors import UsageError
 
     of_model = ("model", "data", "config", "input_size", "threads")
-    of_folders = ("predictions", "ground_truth", "windows")
+    of_folders = ("predictions", "ground_truth")
     given = [name for name in (*of_model, *of_folders) if getattr(args, name)]
     is_folder = bool(args.predictions)
     wrong = [n for n in given if n in (of_model if is_folder else of_folders)]
@@ -142,11 +145,6 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if is_folder:
         is_only_written = args.official and not args.metrics
         needed = () if is_only_written else ("ground_truth",)
-    if not is_folder and set(_metrics(args)) - _OF_MODEL:
-        raise UsageError(
-            f"--metrics is {args.metrics!r}; a model is measured with pq, miou and ap. "
-            "For others write its maps (--official DIR) and compare these"
-        )
     for name in needed:
         if not getattr(args, name):
             raise UsageError(
@@ -154,11 +152,39 @@ def _check_arguments(args: argparse.Namespace) -> None:
                 "a model (MODEL --data ...) or a folder (--predictions ... "
                 "--ground-truth ...)"
             )
+    if not is_folder and _is_file(args):
+        _check_file_metrics(args)
+
+
+def _check_file_metrics(args: argparse.Namespace) -> None:
+    from deeplab2_edge.errors import UsageError
+
+    if set(_metrics(args)) - _OF_FILE:
+        raise UsageError(
+            f"--metrics is {args.metrics!r}; a converted file is measured with pq, "
+            "miou and ap. For others write its maps (--official DIR) and compare these"
+        )
+    if args.windows:
+        raise UsageError("--windows does not go with a converted file; leave it out")
 
 
 def _metrics(args: argparse.Namespace) -> list[str]:
     names: list[str] = (args.metrics or "pq,miou").split(",")
     return names
+
+
+def _windows(args: argparse.Namespace) -> tuple[int, ...]:
+    from deeplab2_edge.errors import UsageError
+    from deeplab2_edge.metrics import VPQ_WINDOWS
+
+    if not args.windows:
+        return VPQ_WINDOWS
+    if not all(part.isdecimal() for part in args.windows.split(",")):
+        raise UsageError(
+            f"--windows is {args.windows!r}; expected numbers of frames separated "
+            "by commas, for example 1,5,10,20"
+        )
+    return tuple(map(int, args.windows.split(",")))
 
 
 def _option(name: str) -> str:
@@ -168,23 +194,12 @@ def _option(name: str) -> str:
 def _run_folders(args: argparse.Namespace) -> int:
     from deeplab2_edge.datasets.registry import get_dataset
     from deeplab2_edge.errors import UsageError
-    from deeplab2_edge.metrics import (
-        convert_folder,
-        evaluate_folders,
-    )
-    from deeplab2_edge.metrics.video_panoptic_quality import VPQ_WINDOWS
+    from deeplab2_edge.metrics import convert_folder, evaluate_folders
 
     dataset = get_dataset(args.dataset) if args.dataset else None
     if args.official and dataset is None:
         raise UsageError("--official needs --dataset, whose benchmark it is for")
-    windows: tuple[int, ...] = VPQ_WINDOWS
-    if args.windows:
-        if not all(part.isdecimal() for part in args.windows.split(",")):
-            raise UsageError(
-                f"--windows is {args.windows!r}; expected numbers of frames separated "
-                "by commas, for example 1,5,10,20"
-            )
-        windows = tuple(map(int, args.windows.split(",")))
+    windows = _windows(args)
     with _writer(args, dataset) as writer:
         if not args.ground_truth:
             assert writer is not None
@@ -211,32 +226,38 @@ def _written(writer: "OfficialWriter") -> str:
 
 
 @contextlib.contextmanager
-def _writer(args: argparse.Namespace, info: Any) -> "Iterator[OfficialWriter | None]":
+def _writer(
+    args: argparse.Namespace, info: Any, *, is_semantic: bool = False
+) -> "Iterator[OfficialWriter | None]":
     from deeplab2_edge.metrics import OfficialWriter
 
     if not args.official:
         yield None
         return
-    with OfficialWriter(args.official, info) as writer:
+    kind = "semantic" if is_semantic else None
+    with OfficialWriter(args.official, info, format=kind) as writer:
         yield writer
 
 
-def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report":
+def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report | None":
     from deeplab2_edge.config import load_config
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.models.engine import dataset_of
     from deeplab2_edge.samples import open_samples, require_classes
     from deeplab2_edge.train.evaluation import (
+        check_metrics,
         evaluate_checkpoint,
+        is_semantic_model,
         is_video_model,
         require_evaluable,
-        require_panoptic_result,
+        write_predictions,
     )
 
     config = load_config(find_config(args.model, args.config))
     require_evaluable(config)
-    if args.official:
-        require_panoptic_result(config)
+    metrics = args.metrics.split(",") if args.metrics else None
+    check_metrics(config, metrics)
+    windows = _windows(args)
     if args.input_size:
         stride = config.model_options.backbone.output_stride
         check_size(args.input_size, stride, "--input-size")
@@ -248,16 +269,24 @@ def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report":
         synthetic_size=tuple(canvas),
         from_start=is_video_model(config),
     )
-    _has_labels(args, data)
+    has_labels = _has_labels(args, data)
     # Before a folder for the benchmark is made, and before the model is built.
     require_classes(data, dataset_of(config).class_names, args.model)
-    with _writer(args, data.info) as writer:
+    is_semantic = is_semantic_model(config)
+    with _writer(args, data.info, is_semantic=is_semantic) as writer:
+        if not has_labels:
+            assert writer is not None
+            write_predictions(
+                config, args.model, data, writer, canvas=canvas, quiet=args.quiet
+            )
+            return None
         return evaluate_checkpoint(
             config,
             args.model,
             data,
+            metrics=metrics,
+            windows=windows,
             canvas=canvas,
-            with_ap="ap" in _metrics(args),
             quiet=args.quiet,
             writer=writer,
         )
@@ -274,7 +303,11 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport 
             "--config and --input-size belong to checkpoints; a converted file "
             "carries its own settings: leave them out"
         )
-    segmenter = PanopticSegmenter(args.model, num_threads=args.threads)
+    segmenter = PanopticSegmenter(
+        args.model,
+        num_threads=args.threads,
+        with_class_scores="ap" in _metrics(args),
+    )
     data = open_samples(
         args.data,
         dataset,
@@ -320,7 +353,9 @@ def _only_write(
 ) -> None:
     """Writes predictions of images without labels, for example of a test set."""
     from deeplab2_edge.progress import progress
+    from deeplab2_edge.samples import name_in_dataset
 
     assert writer is not None
     for sample in progress(samples, total=len(samples), label="writing", quiet=quiet):
-        writer.add(sample.name, predict(sample.load_image()).panoptic)
+        panoptic = predict(sample.load_image()).panoptic
+        writer.add(name_in_dataset(sample), panoptic)

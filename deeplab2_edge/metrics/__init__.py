@@ -10,7 +10,16 @@ from deeplab2_edge.metrics.average_precision import (
     ClassPrecision,
     segment_scores,
 )
-from deeplab2_edge.metrics.collection import METRICS, Frame, MetricReport, MetricSet
+from deeplab2_edge.metrics.collection import (
+    DEPTH_METRICS,
+    METRICS,
+    PAIR_METRIC,
+    VIDEO_METRICS,
+    Frame,
+    MetricReport,
+    MetricSet,
+    check_names,
+)
 from deeplab2_edge.metrics.depth import DepthError, DepthResult
 from deeplab2_edge.metrics.evaluation import (
     EvaluationReport,
@@ -38,6 +47,7 @@ from deeplab2_edge.metrics.tracking_quality import (
     TrackingQualityResult,
 )
 from deeplab2_edge.metrics.video_panoptic_quality import (
+    VPQ_WINDOWS,
     DepthVideoPanopticQuality,
     DepthVideoPanopticQualityResult,
     VideoPanopticQuality,
@@ -45,8 +55,12 @@ from deeplab2_edge.metrics.video_panoptic_quality import (
 )
 
 __all__ = [
+    "DEPTH_METRICS",
     "METRICS",
     "OFFICIAL_FORMATS",
+    "PAIR_METRIC",
+    "VIDEO_METRICS",
+    "VPQ_WINDOWS",
     "AveragePrecision",
     "AveragePrecisionResult",
     "ClassPrecision",
@@ -72,6 +86,7 @@ __all__ = [
     "TrackingQualityResult",
     "VideoPanopticQuality",
     "VideoPanopticQualityResult",
+    "check_names",
     "convert_folder",
     "count_overlaps",
     "evaluate_folders",

@@ -38,6 +38,9 @@ METRICS = {
     "dvpq": "depth_video_panoptic_quality",
     "dstq": "depth_tracking_quality",
 }
+# Of pairs of frames that share ids, which single frames do not give.
+PAIR_METRIC = "vpq_2frames"
+_NAMES = {**METRICS, PAIR_METRIC: "video_panoptic_quality_2frames"}
 VIDEO_METRICS = frozenset({"stq", "vpq", "dvpq", "dstq"})
 DEPTH_METRICS = frozenset({"depth", "dvpq", "dstq"})
 
@@ -163,7 +166,7 @@ class MetricReport:
         label: What was evaluated.
         info: The data set.
         num_images: How many images were evaluated.
-        results: The result of each metric, by its short name.
+        results: The result of each metric, by its short name, `PAIR_METRIC` too.
     """
 
     label: str
@@ -179,7 +182,7 @@ class MetricReport:
             "num_images": self.num_images,
         }
         for name, result in self.results.items():
-            document[METRICS[name]] = self._named(result.to_json())
+            document[_NAMES[name]] = self._named(result.to_json())
         return document
 
     def format(self) -> str:
@@ -354,6 +357,10 @@ def _format_vpq(result: Any, info: DatasetInfo, title: str = "VPQ") -> list[str]
     ]
 
 
+def _format_pairs(result: Any, info: DatasetInfo) -> list[str]:
+    return _format_vpq(result, info, "VPQ of pairs")[:1]
+
+
 def _format_dvpq(result: Any, info: DatasetInfo) -> list[str]:
     lines = [
         _row(
@@ -395,6 +402,7 @@ _FORMATS: dict[str, Callable[[Any, DatasetInfo], list[str]]] = {
     "ap": _format_ap,
     "stq": _format_stq,
     "vpq": _format_vpq,
+    PAIR_METRIC: _format_pairs,
     "depth": _format_depth,
     "dvpq": _format_dvpq,
     "dstq": _format_dstq,

@@ -21,6 +21,7 @@ from deeplab2_edge.metrics.panoptic_quality import (
     PanopticQualityResult,
 )
 from deeplab2_edge.progress import progress
+from deeplab2_edge.samples import name_in_dataset
 from deeplab2_edge.wording import counted
 
 
@@ -148,7 +149,7 @@ def evaluate_predictions(
         except DataError as error:
             raise DataError(f"{sample.name}: {error}") from error
         if writer is not None:
-            writer.add(sample.name, prediction.panoptic)
+            writer.add(name_in_dataset(sample), prediction.panoptic)
     return EvaluationReport(
         label=label,
         dataset=info.name,

@@ -16,7 +16,9 @@ from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics.overlaps import number_ids
 
-OFFICIAL_FORMATS = ("coco", "cityscapes", "step")
+OFFICIAL_FORMATS = ("coco", "cityscapes", "step", "semantic")
+_DEPTH_PER_METER = 256
+_VOID_CATEGORY = 255
 _CITYSCAPES_IMAGE = "_leftImg8bit"
 
 
@@ -35,7 +37,9 @@ class OfficialWriter:
     where names are. `cityscapes`: the same as `cityscapes_panoptic_predictions.json`,
     with the label ids of the benchmark and ids like `frankfurt_000000_000294`.
     `step`: `<sequence>/<frame>.png`, R the class, 256 * G + B the instance, as
-    KITTI-STEP and MOTChallenge-STEP want it.
+    KITTI-STEP and MOTChallenge-STEP want it; with depth also `<frame>_depth.png`, 16
+    bits, 256 per meter. `semantic`: `NAME.png`, 8-bit grey, with the category or label
+    ids of the benchmark, void 255.
 
     PNGs are written at once, the JSON when the context ends without an error.
     """
@@ -69,17 +73,27 @@ class OfficialWriter:
                 f"data set {info.name!r} has classes above 255, which the format step "
                 "cannot hold; use coco"
             )
+        self._categories: Sequence[int] = info.category_ids or range(info.num_classes)
+        if self.format == "semantic" and max(self._categories) > _VOID_CATEGORY:
+            raise UsageError(
+                f"data set {info.name!r} has category ids above 255, which the format "
+                "semantic cannot hold"
+            )
         self.info = info
         self.directory = ensure_output_dir(directory)
         stem = "panoptic_predictions"
         if self.format == "cityscapes":
             stem = f"cityscapes_{stem}"
         self.json_path = None
-        if self.format != "step":
+        if self.format in ("coco", "cityscapes"):
             self.json_path = self.directory / f"{stem}.json"
-        self._categories: Sequence[int] = info.category_ids or range(info.num_classes)
         self._annotations: list[dict[str, Any]] = []
         self._written: set[Path] = set()
+
+    @property
+    def wants_instances(self) -> bool:
+        """Says whether classes alone are not enough."""
+        return self.format != "semantic"
 
     def __enter__(self) -> "OfficialWriter":
         return self
@@ -99,6 +113,7 @@ class OfficialWriter:
         panoptic: NDArray[np.integer],
         *,
         scores: Mapping[int, float] | None = None,
+        depth: NDArray[np.floating] | None = None,
     ) -> Path:
         """Writes the PNG of one image.
 
@@ -107,6 +122,7 @@ class OfficialWriter:
                 `<sequence>/<frame>`.
             panoptic: `[H, W]` panoptic ids.
             scores: Score of segments, noted in the JSON where it is known.
+            depth: `[H, W]` meters, written by `step` alone.
 
         Returns:
             The PNG.
@@ -122,6 +138,10 @@ class OfficialWriter:
         if self.format == "step":
             path = self.directory / f"{relative}.png"
             pixels = self._step(name, panoptic)
+        elif self.format == "semantic":
+            image_id = relative.name.removesuffix(_CITYSCAPES_IMAGE)
+            path = self.directory / f"{image_id}.png"
+            pixels = self._semantic(panoptic)
         else:
             assert self.json_path is not None
             image_id = relative.name.removesuffix(_CITYSCAPES_IMAGE)
@@ -140,6 +160,11 @@ class OfficialWriter:
         self._written.add(path)
         ensure_output_dir(path.parent)
         write_png(path, pixels)
+        if depth is not None and self.format == "step":
+            stored = np.clip(np.rint(depth * _DEPTH_PER_METER), 0, 65535)
+            write_png(
+                path.with_name(f"{path.stem}_depth.png"), stored.astype(np.uint16)
+            )
         return path
 
     def close(self) -> None:
@@ -165,6 +190,19 @@ class OfficialWriter:
             )
         channels = semantic, instance // 256, instance % 256
         return np.stack(channels, axis=-1).astype(np.uint8)
+
+    def _semantic(self, panoptic: NDArray[np.integer]) -> NDArray[np.uint8]:
+        classes = panoptic // self.info.label_divisor
+        is_void = classes == self.info.ignore_label
+        found = classes[~is_void]
+        if found.size and not 0 <= found.min() <= found.max() < self.info.num_classes:
+            raise DataError(
+                f"a class is {found.max()}; data set {self.info.name!r} has classes 0 "
+                f"to {self.info.num_classes - 1}"
+            )
+        table = np.array(self._categories, np.uint8)
+        known = table[np.where(is_void, 0, classes)]
+        return np.where(is_void, np.uint8(_VOID_CATEGORY), known)
 
     def _segments(
         self, panoptic: NDArray[np.integer], scores: Mapping[int, float]

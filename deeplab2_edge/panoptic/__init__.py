@@ -14,6 +14,7 @@ from deeplab2_edge.panoptic.heads import (
     Heads,
     MergeSettings,
     PanopticMaps,
+    class_probabilities,
     merge_heads,
     offsets_at,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "assign",
     "change_divisor",
     "class_order",
+    "class_probabilities",
     "decode_masks",
     "decode_panoptic",
     "encode_panoptic",

@@ -1,5 +1,6 @@
 """From the raw heads of a Panoptic-DeepLab network to panoptic maps."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from deeplab2_edge.panoptic.resize import (
     source_positions,
     upsample_argmax,
 )
+
+# Thing pixels whose logits are interpolated at once.
+_PIXELS_PER_CHUNK = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +210,58 @@ def offsets_at(
         on_right += (plane[bottom * width + right] - on_right) * y_weight
         offsets.append(on_left + (on_right - on_left) * x_weight)
     return offsets[0], offsets[1]
+
+
+def class_probabilities(
+    semantic_logits: NDArray[np.float32],
+    classes: NDArray[np.int32],
+    *,
+    thing_ids: Collection[int],
+) -> NDArray[np.float32]:
+    """Gives the probability of the class of each thing pixel.
+
+    Logits are interpolated on things only, a few pixels at a time: the cost grows with
+    the pixels of things times all classes.
+
+    Args:
+        semantic_logits: `[h, w, C]` float32; of int8 values the scale is not known.
+        classes: `[H, W]` class of each canvas pixel.
+        thing_ids: Classes that have instances.
+
+    Returns:
+        `[H, W]` float32: softmax over the resized logits at the class, 0 elsewhere.
+
+    Raises:
+        UsageError: If a thing class has no channel.
+    """
+    height, width, channels = semantic_logits.shape
+    if max(thing_ids, default=-1) >= channels:
+        raise UsageError(
+            f"thing_ids is {tuple(thing_ids)}; semantic_logits has {channels} classes"
+        )
+    is_thing = np.isin(classes, list(thing_ids))
+    pixels = np.flatnonzero(is_thing)
+    flat = semantic_logits.reshape(-1, channels)
+    tops, bottoms, y_weights = source_positions(height, classes.shape[0])
+    lefts, rights, x_weights = source_positions(width, classes.shape[1])
+    result = np.zeros(classes.size, np.float32)
+    for start in range(0, pixels.size, _PIXELS_PER_CHUNK):
+        chunk = pixels[start : start + _PIXELS_PER_CHUNK]
+        rows, columns = np.divmod(chunk, classes.shape[1])
+        above, below = tops[rows] * width, bottoms[rows] * width
+        left, right = lefts[columns], rights[columns]
+        down, across = y_weights[rows, None], x_weights[columns, None]
+        # The same float32 steps as resize_bilinear: along y, then along x.
+        on_left = flat[above + left]
+        on_left += (flat[below + left] - on_left) * down
+        on_right = flat[above + right]
+        on_right += (flat[below + right] - on_right) * down
+        on_left += (on_right - on_left) * across
+        on_left -= on_left.max(axis=-1, keepdims=True)
+        np.exp(on_left, out=on_left)
+        chosen = classes.reshape(-1)[chunk]
+        result[chunk] = on_left[np.arange(chunk.size), chosen] / on_left.sum(axis=-1)
+    return result.reshape(classes.shape)
 
 
 def _check_heads(

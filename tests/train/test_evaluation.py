@@ -141,11 +141,12 @@ def test_the_command_measures_a_semantic_model(
     report = json.loads(capsys.readouterr().out)
     assert report["num_images"] == 2
     assert "mean_iou" in report and "panoptic_quality" not in report
-    assert main([*words, "--official", str(tmp_path / "out")]) == 2
-    assert "no panoptic prediction" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert main([*words, "--official", str(tmp_path / "out")]) == 0
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["scene0.png", "scene1.png"]
+    capsys.readouterr()
     assert main([*words, "--metrics", "ap"]) == 2
-    assert "ap is not measured for deeplab_v3" in capsys.readouterr().err
+    assert "ap is not measured of deeplab_v3" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -263,21 +264,22 @@ def test_vip_models_share_ids_in_pairs(video: str, tmp_path: Path) -> None:
             canvas=SIZE,
             settings=merge_settings(config, info, SIZE),
         )
-        assert_same(found.frame.panoptic, pair.current.panoptic)
-        assert found.next_panoptic is not None and found.frame.depth is not None
-        assert_same(found.next_panoptic, pair.next_panoptic)
+        assert found.pair is not None and found.frame.depth is not None
+        assert_same(found.pair[0], pair.current.panoptic)
+        assert_same(found.pair[1], pair.next_panoptic)
         expected = resize_bilinear(heads[keys.DEPTH_PRED][..., 0], SIZE)
         np.testing.assert_allclose(found.frame.depth, expected, rtol=1e-3)
         label = sample.load_panoptic()
         assert label is not None
-        vpq.update(label, found.frame.panoptic, sequence=number)
-        vpq.update(stored[1], found.next_panoptic, sequence=number)
+        vpq.update(label, found.pair[0], sequence=number)
+        vpq.update(stored[1], found.pair[1], sequence=number)
         depth.update(sample.load_depth(), found.frame.depth)  # type: ignore[attr-defined]
     report = measured(config, folder, data)
-    assert report.results["vpq"] == vpq.result()
+    assert report.results["vpq_2frames"] == vpq.result()
     assert report.results["depth"] == depth.result()
     # The last frame of a video has no next one.
-    assert predict(image, None).next_panoptic is None
+    assert predict(image, None).pair is None
+    assert predict.end_video() is None
 
 
 def test_what_cannot_be_evaluated_is_refused(scenes: str, tmp_path: Path) -> None:
@@ -286,8 +288,8 @@ def test_what_cannot_be_evaluated_is_refused(scenes: str, tmp_path: Path) -> Non
     data = open_samples(scenes, dataset_of(config))
     with pytest.raises(DataError, match="is no frame of a video"):
         evaluate_checkpoint(config, folder, data, quiet=True)
-    with pytest.raises(UsageError, match="ap is not measured for motion_deeplab"):
-        evaluate_checkpoint(config, folder, data, with_ap=True, quiet=True)
+    with pytest.raises(UsageError, match="depth is not measured of motion_deeplab"):
+        evaluate_checkpoint(config, folder, data, metrics=["depth"], quiet=True)
     off = {"model_options.motion_deeplab.instance.enable": False}
     changed = experiment(scenes, {**VIDEO_MODELS["motion_deeplab"], **off})
     with pytest.raises(ConfigError, match=r"motion_deeplab.instance.enable is false"):

@@ -13,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.config import ExperimentOptions
+from deeplab2_edge.metrics import segment_scores
 from deeplab2_edge.models.engine import dataset_of, load_network, resize_rule
 from deeplab2_edge.optional import require
-from deeplab2_edge.panoptic import resize_nearest
+from deeplab2_edge.panoptic import (
+    PanopticMaps,
+    class_probabilities,
+    resize_nearest,
+)
 from deeplab2_edge.runtime.preprocess import Placement, place_on_canvas
+from deeplab2_edge.train.predictors.views import average, views_of
 
 tf = require("tensorflow", extra="train")
 
@@ -43,7 +49,7 @@ class CanvasNetwork:
     """Is a float network with the weights of a checkpoint, for one image at a time.
 
     Args:
-        config: The experiment.
+        config: The experiment; its `eval_scales` and `add_flipped_images` are done.
         checkpoint: See `models.engine.load_network`.
         canvas: See `models.engine.load_network`.
 
@@ -52,10 +58,11 @@ class CanvasNetwork:
         info: The classes.
         model: The Keras model.
         canvas: (height, width) of its input.
+        views: How each canvas is looked at, see `train.predictors.views`.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the experiment.
-        ConfigError: If there is no canvas, or no data set.
+        ConfigError: If there is no canvas, or no data set, or as `views_of`.
     """
 
     def __init__(
@@ -68,13 +75,17 @@ class CanvasNetwork:
         self.config = config
         self.info = dataset_of(config)
         self.model = load_network(config, checkpoint, canvas=canvas)
-        _, height, width, channels = self.model.input_shape
+        height, width = self.model.input_shape[1:3]
         self.canvas: tuple[int, int] = (height, width)
+        self.views = views_of(config, checkpoint, self.model)
         self._rule = resize_rule(config, self.canvas)
-        self._network = tf.function(
-            lambda image: self.model(image, training=False),
-            input_signature=[tf.TensorSpec((1, height, width, channels), tf.float32)],
-        )
+        self._networks = {id(view.model): _traced(view.model) for view in self.views}
+
+    @property
+    def averages(self) -> bool:
+        """Says whether heads are those of `average` and not of the network itself."""
+        (first, *others) = self.views
+        return bool(others) or first.is_flipped or first.model is not self.model
 
     def place(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Placement]:
         """Brings an image of any size to the canvas, see `place_on_canvas`."""
@@ -84,17 +95,65 @@ class CanvasNetwork:
         """Runs the network on `[H, W, C]` as `build_model` describes its input.
 
         Returns:
-            Raw heads without their batch, as arrays.
+            Heads without their batch, as arrays: raw ones, or those of `average`.
         """
-        outputs = self._network(tf.cast(frame[np.newaxis], tf.float32))
-        return {
-            name: value.numpy()[0]
-            for name, value in outputs.items()
-            if hasattr(value, "numpy")
-        }
+        heads = []
+        for view in self.views:
+            outputs = self._networks[id(view.model)](view.of(frame))
+            heads.append(
+                {
+                    name: value.numpy()[0]
+                    for name, value in outputs.items()
+                    if hasattr(value, "numpy")
+                }
+            )
+        return average(self.views, heads, self.canvas) if self.averages else heads[0]
 
 
 def undo(canvas_map: NDArray[Any], placement: Placement) -> NDArray[Any]:
     """Brings a map of the canvas to the size of the image, by nearest pixels."""
     height, width = placement.resized_size
     return resize_nearest(canvas_map[:height, :width], placement.image_size)
+
+
+def scores_of_things(
+    network: CanvasNetwork,
+    maps: PanopticMaps,
+    semantic_logits: NDArray[np.float32],
+    placement: Placement,
+    panoptic: NDArray[np.int32],
+) -> dict[int, float]:
+    """Gives the confidence of things: class probability times score of the center.
+
+    Args:
+        network: Of the maps.
+        maps: Of the canvas.
+        semantic_logits: `[h, w, C]` that they were made of.
+        placement: Where the image lies on the canvas.
+        panoptic: `[H, W]` at the size of the image; ids may be others than in `maps`.
+    """
+    info = network.info
+    probabilities = class_probabilities(
+        semantic_logits,
+        maps.panoptic // info.label_divisor,
+        thing_ids=info.thing_ids,
+    )
+    scores = segment_scores(
+        panoptic,
+        undo(probabilities, placement),
+        undo(maps.instance_scores, placement),
+        ignore_label=info.ignore_label,
+        label_divisor=info.label_divisor,
+    )
+    return {
+        label: score
+        for label, score in scores.items()
+        if label // info.label_divisor in info.thing_ids
+    }
+
+
+def _traced(model: Any) -> Any:
+    return tf.function(
+        lambda image: model(image, training=False),
+        input_signature=[tf.TensorSpec(model.input_shape, tf.float32)],
+    )

@@ -6,7 +6,12 @@ from numpy.typing import NDArray
 from deeplab2_edge import keys
 from deeplab2_edge.models.engine import merge_settings
 from deeplab2_edge.panoptic import MotionSettings, MotionTracker, merge_heads
-from deeplab2_edge.train.predictors.canvas import CanvasNetwork, Predicted, undo
+from deeplab2_edge.train.predictors.canvas import (
+    CanvasNetwork,
+    Predicted,
+    scores_of_things,
+    undo,
+)
 
 
 class MotionPredictor:
@@ -14,10 +19,12 @@ class MotionPredictor:
 
     Args:
         network: A Motion-DeepLab.
+        with_scores: Give scores of things, see `scores_of_things`.
     """
 
-    def __init__(self, network: CanvasNetwork) -> None:
+    def __init__(self, network: CanvasNetwork, *, with_scores: bool = False) -> None:
         self._network = network
+        self._with_scores = with_scores
         self._settings = merge_settings(network.config, network.info, network.canvas)
         self._tracker = MotionTracker(
             MotionSettings(network.info.thing_ids, network.info.label_divisor)
@@ -51,7 +58,11 @@ class MotionPredictor:
         )
         tracked = self._tracker.update(maps.panoptic, heads[keys.FRAME_OFFSET_MAP])
         self._previous = canvas
+        panoptic = undo(tracked.panoptic, placement)
+        scores = None
+        if self._with_scores:
+            logits = heads[keys.SEMANTIC_LOGITS]
+            scores = scores_of_things(network, maps, logits, placement, panoptic)
         return Predicted(
-            semantic=undo(maps.semantic, placement),
-            panoptic=undo(tracked.panoptic, placement),
+            semantic=undo(maps.semantic, placement), panoptic=panoptic, scores=scores
         )

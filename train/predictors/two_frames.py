@@ -1,5 +1,6 @@
 """Predictions of ViP-DeepLab for a frame and the one after it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,21 @@ from deeplab2_edge import keys
 from deeplab2_edge.models.engine import merge_settings
 from deeplab2_edge.models.vip_deeplab import TwoFrameInference
 from deeplab2_edge.panoptic import (
-    Heads,
     PanopticMaps,
+    VideoStitcher,
     merge_heads,
     merge_two_frames,
     resize_bilinear,
 )
 from deeplab2_edge.runtime.preprocess import Placement
-from deeplab2_edge.train.predictors.canvas import CanvasNetwork, Predicted, undo
+from deeplab2_edge.train.predictors.canvas import (
+    CanvasNetwork,
+    Predicted,
+    scores_of_things,
+    undo,
+)
+from deeplab2_edge.train.predictors.panoptic import heads_of
+from deeplab2_edge.train.predictors.views import average
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,31 +33,30 @@ class PredictedPair:
     """Holds what a model says about a frame and the next one.
 
     Attributes:
-        frame: The frame.
-        next_panoptic: `[H, W]` int32, the next frame with the ids of `frame`; None if
-            there is no next frame.
+        frame: The frame, with ids that hold in the whole video.
+        pair: `[H, W]` int32 of the frame and of the next one, with ids that hold within
+            the pair; None if there is no next frame.
     """
 
     frame: Predicted
-    next_panoptic: NDArray[np.int32] | None
+    pair: tuple[NDArray[np.int32], NDArray[np.int32]] | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Is a frame that went through the encoder and the heads of its own."""
+    """Is a frame that went through the encoder and the heads of its own.
+
+    Attributes:
+        image: The frame.
+        placement: Where it lies on the canvas.
+        features: What the encoder gives, for each view.
+        outputs: The heads, averaged over the views.
+    """
 
     image: NDArray[np.uint8]
     placement: Placement
-    features: dict[str, Any]
+    features: list[dict[str, Any]]
     outputs: dict[str, NDArray[np.float32]]
-
-    @property
-    def heads(self) -> Heads:
-        return Heads(
-            self.outputs[keys.SEMANTIC_LOGITS],
-            self.outputs[keys.CENTER_HEATMAP][..., 0],
-            self.outputs[keys.OFFSET_MAP],
-        )
 
 
 class TwoFramePredictor:
@@ -57,13 +64,27 @@ class TwoFramePredictor:
 
     Args:
         network: A ViP-DeepLab with a head for the next frame.
+        with_scores: Give scores of things, see `scores_of_things`.
     """
 
-    def __init__(self, network: CanvasNetwork) -> None:
+    def __init__(self, network: CanvasNetwork, *, with_scores: bool = False) -> None:
         self._network = network
-        self._inference = TwoFrameInference(network.model, network.config)
+        self._with_scores = with_scores
+        models = {id(view.model): view.model for view in network.views}
+        inferences = {
+            key: TwoFrameInference(model, network.config)
+            for key, model in models.items()
+        }
+        self._inferences = [inferences[id(view.model)] for view in network.views]
         self._settings = merge_settings(network.config, network.info, network.canvas)
+        self._stitcher = VideoStitcher(network.info.label_divisor)
         self._ahead: _Seen | None = None
+        self._next_alone: NDArray[np.int32] | None = None
+
+    def begin_video(self) -> None:
+        """Forgets all instances; ids start anew."""
+        self._stitcher.reset()
+        self._next_alone = None
 
     def __call__(
         self, image: NDArray[np.uint8], next_image: NDArray[np.uint8] | None
@@ -71,13 +92,16 @@ class TwoFramePredictor:
         """Segments a frame and the next one, each `[H, W, 3]` RGB of any size.
 
         Args:
-            image: The frame.
+            image: The frame, which follows that of the last call.
             next_image: None after the last frame of a video.
+
+        Raises:
+            UsageError: If a video has more instances than the label divisor allows.
         """
         canvas = self._network.canvas
         current = self._see(image)
+        heads = heads_of(current.outputs)
         if next_image is None:
-            heads = current.heads
             maps = merge_heads(
                 heads.semantic_logits,
                 heads.center_heatmap,
@@ -85,32 +109,69 @@ class TwoFramePredictor:
                 canvas=canvas,
                 settings=self._settings,
             )
-            return PredictedPair(self._predicted(maps, current), None)
+            tracked = self._stitcher.update(maps.panoptic)
+            self._next_alone = None
+            return PredictedPair(self._predicted(maps, tracked, current), None)
         following = self._see(next_image)
-        offsets = self._inference.next_heads(current.features, following.features)
         pair = merge_two_frames(
-            current.heads,
-            offsets[keys.NEXT_OFFSET_MAP].numpy()[0],
-            following.heads,
+            heads,
+            self._next_offsets(current, following),
+            heads_of(following.outputs),
             canvas=canvas,
             settings=self._settings,
         )
-        self._ahead = following
+        self._ahead, self._next_alone = following, pair.next_frame.panoptic
+        tracked = self._stitcher.update(pair.current.panoptic, pair.concat_next)
         return PredictedPair(
-            self._predicted(pair.current, current),
-            undo(pair.next_panoptic, following.placement),
+            self._predicted(pair.current, tracked, current),
+            (
+                undo(pair.current.panoptic, current.placement),
+                undo(pair.next_panoptic, following.placement),
+            ),
         )
+
+    def end_video(self) -> NDArray[np.int32] | None:
+        """Gives the next frame of the last pair, which no pair begins with.
+
+        Returns:
+            `[H, W]` int32 with ids that hold in the whole video; None if the last
+            call had no next frame.
+        """
+        if self._ahead is None or self._next_alone is None:
+            return None
+        tracked = self._stitcher.update(self._next_alone)
+        self._next_alone = None
+        return undo(tracked, self._ahead.placement)
 
     def _see(self, image: NDArray[np.uint8]) -> _Seen:
         if self._ahead is not None and np.array_equal(self._ahead.image, image):
             return self._ahead
         frame, placement = self._network.place(image)
-        features = self._inference.encode(frame[np.newaxis].astype(np.float32))
-        outputs = self._inference.own_heads(features)
-        arrays = {name: value.numpy()[0] for name, value in outputs.items()}
-        return _Seen(image, placement, features, arrays)
+        features, heads = [], []
+        for view, inference in zip(self._network.views, self._inferences, strict=True):
+            features.append(inference.encode(view.of(frame)))
+            heads.append(_arrays(inference.own_heads(features[-1])))
+        return _Seen(image, placement, features, self._joined(heads))
 
-    def _predicted(self, maps: PanopticMaps, seen: _Seen) -> Predicted:
+    def _next_offsets(self, current: _Seen, following: _Seen) -> NDArray[np.float32]:
+        offsets = [
+            _arrays(inference.next_heads(one, two))
+            for inference, one, two in zip(
+                self._inferences, current.features, following.features, strict=True
+            )
+        ]
+        return self._joined(offsets)[keys.NEXT_OFFSET_MAP]
+
+    def _joined(
+        self, heads: list[dict[str, NDArray[np.float32]]]
+    ) -> dict[str, NDArray[np.float32]]:
+        if not self._network.averages:
+            return heads[0]
+        return average(self._network.views, heads, self._network.canvas)
+
+    def _predicted(
+        self, maps: PanopticMaps, tracked: NDArray[np.int32], seen: _Seen
+    ) -> Predicted:
         depth = seen.outputs.get(keys.DEPTH_PRED)
         if depth is not None:
             height, width = seen.placement.resized_size
@@ -118,8 +179,20 @@ class TwoFramePredictor:
             depth = resize_bilinear(
                 on_canvas[:height, :width], seen.placement.image_size
             )
+        panoptic = undo(tracked, seen.placement)
+        scores = None
+        if self._with_scores:
+            logits = seen.outputs[keys.SEMANTIC_LOGITS]
+            scores = scores_of_things(
+                self._network, maps, logits, seen.placement, panoptic
+            )
         return Predicted(
             semantic=undo(maps.semantic, seen.placement),
-            panoptic=undo(maps.panoptic, seen.placement),
+            panoptic=panoptic,
+            scores=scores,
             depth=depth,
         )
+
+
+def _arrays(outputs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+    return {name: value.numpy()[0] for name, value in outputs.items()}
