@@ -48,8 +48,8 @@ def test_waiting_for_a_run_that_never_comes_ends(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_evaluated_is_not_trained(tmp_path: Path) -> None:
-    config = experiment("none", {"evaluator_options.add_flipped_images": True})
-    with pytest.raises(ConfigError, match="test-time augmentation"):
+    config = experiment("none", {"evaluator_options.eval_scales": (0.0,)})
+    with pytest.raises(ConfigError, match="eval_scales is .* numbers above 0"):
         train_and_evaluate(config, tmp_path, quiet=True)
 
 
