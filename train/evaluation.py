@@ -255,7 +255,10 @@ def is_video_model(config: ExperimentOptions) -> bool:
 def evaluate_experiment(
     config: ExperimentOptions, checkpoint: str | Path, *, quiet: bool = False
 ) -> Report:
-    """Measures a checkpoint on the experiment's own evaluation records."""
+    """Measures a checkpoint on the experiment's own evaluation records.
+
+    `evaluator_options.eval_steps` is the number of images, the first ones; -1 for all.
+    """
     patterns = require_resolved(config.eval_dataset_options, "file_pattern")
     if not patterns:
         raise ConfigError(
@@ -264,6 +267,14 @@ def evaluate_experiment(
         )
     info = dataset_of(config)
     samples = [s for p in patterns for s in open_samples(p, info).samples]
+    limit = config.evaluator_options.eval_steps
+    if limit != -1:
+        if limit < 1:
+            raise ConfigError(
+                f"evaluator_options.eval_steps is {limit}; expected a number of images "
+                "above 0, or -1 for all"
+            )
+        samples = samples[:limit]
     return evaluate_checkpoint(
         config, checkpoint, SampleSet(info, samples), quiet=quiet
     )
