@@ -271,8 +271,9 @@ def render_points(
     in_front = seen[:, 2] > _NEAR
     seen, colors = seen[in_front], cloud.colors[in_front]
     z = seen[:, 2]
-    sides = np.ceil(cloud.spacing[in_front] * (intrinsics.fx / z)[:, np.newaxis])
-    sides = np.clip(sides, 1, _MAX_SPLAT).astype(np.int64)
+    sides = cloud.spacing[in_front] * (intrinsics.fx / z)[:, np.newaxis]
+    # A side of one pixel and a rounding error is one pixel.
+    sides = np.clip(np.ceil(sides - 0.01), 1, _MAX_SPLAT).astype(np.int64)
     # Left and upper pixel of the rectangle; far outside, floats do not fit integers.
     far = 4.0 * max(size)
     left = np.clip(intrinsics.fx * seen[:, 0] / z + intrinsics.cx, -far, far)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.models.engine import dataset_of, load_engine
-from deeplab2_edge.panoptic import VideoStitcher
 from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.clips import track_results
 from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
@@ -125,7 +124,7 @@ class CheckpointSegmenter:
             self._panoptic = PanopticSegmenter(engine)
             return
         self._network = CanvasNetwork(config, checkpoint, canvas=canvas)
-        if self._architecture == "vip_deeplab":
+        if self._abilities.keeps_ids:
             divisor = max(info.label_divisor, _TRACK_DIVISOR)
             self.classes = ClassTable.of(self.classes, label_divisor=divisor)
         elif not self._abilities.has_instances:
@@ -154,7 +153,9 @@ class CheckpointSegmenter:
         elif self._architecture == "vip_deeplab":
             yield from self._stitch(frames)
         elif self._architecture == "motion_deeplab":
-            predict = MotionPredictor(self._network)
+            predict = MotionPredictor(
+                self._network, track_divisor=self.classes.label_divisor
+            )
             for image in frames:
                 start = time.perf_counter_ns()
                 yield self._result(image, predict(image), start)
@@ -167,20 +168,16 @@ class CheckpointSegmenter:
                 yield self._result(image, predict_one(image), start)
 
     def _stitch(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
-        """Chains pairs of frames."""
-        predict = TwoFramePredictor(self._network)
-        stitcher = VideoStitcher(
-            self._network.info.label_divisor, track_divisor=self.classes.label_divisor
+        """Looks at each frame with the next one."""
+        predict = TwoFramePredictor(
+            self._network, track_divisor=self.classes.label_divisor
         )
         coming = iter(frames)
         image = next(coming, None)
         while image is not None:
             following = next(coming, None)
             start = time.perf_counter_ns()
-            pair = predict(image, following)
-            panoptic = stitcher.update(pair.frame.panoptic, pair.next_panoptic)
-            frame = dataclasses.replace(pair.frame, panoptic=panoptic)
-            yield self._result(image, frame, start)
+            yield self._result(image, predict(image, following).frame, start)
             image = following
 
     def _result(

@@ -20,14 +20,26 @@ class MotionPredictor:
     Args:
         network: A Motion-DeepLab.
         with_scores: Give scores of things, see `scores_of_things`.
+        track_divisor: Of the ids that come out; that of the data set if None. Ids are
+            never used twice: long videos need a large one. Not together with scores.
     """
 
-    def __init__(self, network: CanvasNetwork, *, with_scores: bool = False) -> None:
+    def __init__(
+        self,
+        network: CanvasNetwork,
+        *,
+        with_scores: bool = False,
+        track_divisor: int | None = None,
+    ) -> None:
         self._network = network
         self._with_scores = with_scores
         self._settings = merge_settings(network.config, network.info, network.canvas)
         self._tracker = MotionTracker(
-            MotionSettings(network.info.thing_ids, network.info.label_divisor)
+            MotionSettings(
+                network.info.thing_ids,
+                network.info.label_divisor,
+                track_divisor=track_divisor,
+            )
         )
         self._previous: NDArray[np.uint8] | None = None
 

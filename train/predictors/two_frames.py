@@ -65,9 +65,17 @@ class TwoFramePredictor:
     Args:
         network: A ViP-DeepLab with a head for the next frame.
         with_scores: Give scores of things, see `scores_of_things`.
+        track_divisor: Of the ids that come out; that of the data set if None. Ids are
+            never used twice: long videos need a large one. Not together with scores.
     """
 
-    def __init__(self, network: CanvasNetwork, *, with_scores: bool = False) -> None:
+    def __init__(
+        self,
+        network: CanvasNetwork,
+        *,
+        with_scores: bool = False,
+        track_divisor: int | None = None,
+    ) -> None:
         self._network = network
         self._with_scores = with_scores
         models = {id(view.model): view.model for view in network.views}
@@ -77,7 +85,9 @@ class TwoFramePredictor:
         }
         self._inferences = [inferences[id(view.model)] for view in network.views]
         self._settings = merge_settings(network.config, network.info, network.canvas)
-        self._stitcher = VideoStitcher(network.info.label_divisor)
+        self._stitcher = VideoStitcher(
+            network.info.label_divisor, track_divisor=track_divisor
+        )
         self._ahead: _Seen | None = None
         self._next_alone: NDArray[np.int32] | None = None
 
