@@ -48,9 +48,14 @@ format: setup  ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## measure and rewrite the tables of benchmarks/results
+bench: setup  ## measure, half an hour, and rewrite the tables; see benchmarks/README.md
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.accuracy --limit 200 --output benchmarks/results/accuracy_synthetic.json
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.input_pipeline
+	$(BIN)/python -m benchmarks.matching
+	$(BIN)/python -m benchmarks.attention
+	$(BIN)/python -m benchmarks.models --only-missing --seconds 120
 	$(BIN)/python -m benchmarks.tables
 
 docs: setup  ## build the documentation into site/

@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,19 @@ def measure(
         **changes,
     )
     batches = iter(training_dataset(options, source.info, seed=0, **needs))
+    return timed_batches(batches, num_batches, BATCH_SIZE)
+
+
+def timed_batches(
+    batches: Iterator[Any], num_batches: int, batch_size: int
+) -> dict[str, float]:
+    """Times batches of a pipeline that nobody else takes from."""
     for _ in range(_WARM_UP_BATCHES):
         next(batches)
     started, cpu_started = time.monotonic(), time.process_time()
     for _ in range(num_batches):
         next(batches)
-    num_images = num_batches * BATCH_SIZE
+    num_images = num_batches * batch_size
     seconds = time.monotonic() - started
     cpu_seconds = time.process_time() - cpu_started
     return {

@@ -4,21 +4,32 @@ python -m benchmarks.tables
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import machine, megabytes, section, size, table
+from benchmarks.training_tables import (
+    format_attention,
+    format_families,
+    format_input_pipeline,
+    format_matching,
+    format_training,
+)
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.networks import ARCHITECTURES
 
 FOLDER = Path(__file__).parent
 _BEGIN, _END = "<!-- results -->\n", "<!-- /results -->"
 _STAGES = ("decode", "preprocess", "network", "merge", "draw")
-_ACCURACY = {
-    "accuracy_synthetic.json": "Synthetic street world, held-out scenes, the shipped "
-    "checkpoint",
-    "accuracy_camvid.json": "CamVid, validation photographs, "
-    "`camvid_mobilenet_v3_small`",
+# Metric of an evaluation -> name of its column.
+_METRICS = {
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
+    "pq_things": "PQ things",
+    "pq_stuff": "PQ stuff",
+    "miou": "mIoU",
 }
 
 
@@ -31,104 +42,102 @@ def with_tables(page: Path) -> str:
 
 def format_results() -> str:
     """Formats all results as Markdown."""
-    parts = []
-    for name, title in _ACCURACY.items():
-        path = FOLDER / "results" / name
-        if path.is_file():
-            parts.append(_accuracy(title, json.loads(path.read_text())))
-    path = FOLDER / "results" / "latency.json"
-    if path.is_file():
-        parts.append(_latency(json.loads(path.read_text())))
+    documents = ((_read(name), form) for name, form in _TABLES.items())
+    parts = [form(document) for document, form in documents if document is not None]
     return "".join(f"\n{part}\n" for part in parts) + "\n"
 
 
 def format_models() -> str:
     """Formats the costs of the networks as Markdown."""
-    path = FOLDER / "results" / "models.json"
-    if not path.is_file():
+    document = _read("models.json")
+    if document is None:
         return ""
-    document = json.loads(path.read_text())
+    versions = machine(document)
     parts = [
-        f"`{document['command']}`, TensorFlow {document['tensorflow']}, "
-        f"{_describe(document['machine'])}."
+        f"`{document['command']}`, TensorFlow {document['tensorflow']}, {versions}."
     ]
     for architecture in ARCHITECTURES:
         rows = [r for r in document["rows"] if r["architecture"] == architecture]
-        parts.append("\n".join([f"### {architecture}", "", *_models(rows)]))
+        parts.append(section(f"### {architecture}", _models(rows)))
     return "".join(f"\n{part}\n" for part in parts) + "\n"
 
 
-def _accuracy(title: str, document: dict[str, Any]) -> str:
-    lines = [
-        f"### {title}: {document['num_images']} images, percent",
-        "",
-        f"`{document['command']}`",
-        "",
-        "| | PQ | SQ | RQ | PQ things | PQ stuff | mIoU |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in document["percent"].items():
-        columns = ("pq", "sq", "rq", "pq_things", "pq_stuff", "miou")
-        label = name if name == "float" else f"{name}, {_megabytes(document)} MB"
-        lines.append(
-            f"| {label} | " + " | ".join(f"{row[c]:.2f}" for c in columns) + " |"
+def _read(name: str) -> dict[str, Any] | None:
+    path = FOLDER / "results" / name
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _accuracy(place: str) -> Callable[[dict[str, Any]], str]:
+    def form(document: dict[str, Any]) -> str:
+        return section(
+            f"### {place}: {document['num_images']} images, percent",
+            f"`{document['command']}`",
+            table(["", *_METRICS.values()], _accuracy_rows(document)),
         )
-    return "\n".join(lines)
+
+    return form
 
 
-def _megabytes(document: dict[str, Any]) -> str:
-    return f"{document['int8_bytes'] / 1e6:.1f}"
+def _accuracy_rows(document: dict[str, Any]) -> Iterator[list[str]]:
+    for name, row in document["percent"].items():
+        megabytes_of_file = f"{document['int8_bytes'] / 1e6:.1f}"
+        label = name if name == "float" else f"{name}, {megabytes_of_file} MB"
+        yield [label, *(f"{row[metric]:.2f}" for metric in _METRICS)]
 
 
 def _latency(document: dict[str, Any]) -> str:
-    machine = document["machine"]
-    lines = [
+    return section(
         "### Latency of one image: medians in milliseconds, the shipped checkpoint",
-        "",
         f"`{document['command']}`, {document['rounds']} rounds of "
         f"{document['repeats']} images in turn. Network ratio: against fp32 in the "
         "same round.",
-        "",
-        f"Machine: {_describe(machine)}.",
-        "",
-        f"| canvas | file | threads | {' | '.join(_STAGES)} | total | network ratio "
-        "| peak MB |",
-        "|---" * (6 + len(_STAGES)) + "|",
-    ]
-    for row in document["rows"]:
-        times = " | ".join(f"{row['p50_ms'][stage]:.1f}" for stage in _STAGES)
-        name = "fp32" if row["quantize"] == "none" else row["quantize"]
-        lines.append(
-            f"| {row['canvas']} | {name} | {row['threads']} | {times} "
-            f"| {row['total_p50_ms']:.1f} | {row['network_ratio_to_fp32']:.2f} "
-            f"| {row['peak_memory_bytes'] / 1e6:.0f} |"
-        )
-    return "\n".join(lines)
+        f"Machine: {machine(document)}.",
+        table(
+            [
+                *("canvas", "file", "threads", *_STAGES, "total"),
+                *("network ratio", "peak MB"),
+            ],
+            (
+                [
+                    row["canvas"],
+                    "fp32" if row["quantize"] == "none" else row["quantize"],
+                    str(row["threads"]),
+                    *(f"{row['p50_ms'][stage]:.1f}" for stage in _STAGES),
+                    f"{row['total_p50_ms']:.1f}",
+                    f"{row['network_ratio_to_fp32']:.2f}",
+                    megabytes(row["peak_memory_bytes"]),
+                ]
+                for row in document["rows"]
+            ),
+        ),
+    )
 
 
-def _models(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| recipe | canvas | parameters | multiply-adds | memory, computed | measured "
-        "| time | rounds |",
-        "|---" * 8 + "|",
+def _models(rows: list[dict[str, Any]]) -> str:
+    return table(
+        [
+            *("recipe", "canvas", "parameters", "multiply-adds"),
+            *("memory, computed", "measured", "time", "rounds"),
+        ],
+        map(_model, rows),
+    )
+
+
+def _model(row: dict[str, Any]) -> list[str]:
+    first, *others = row["recipes"]
+    more = "".join(f", `{_ending(name, first)}`" for name in others)
+    measured = row["measured"] or {}
+    memory, time = measured.get("memory_bytes"), measured.get("relative_time")
+    return [
+        f"`{first}`{more}",
+        size(row["input_size"]),
+        f"{row['parameters'] / 1e6:.1f} M",
+        f"{row['multiply_adds'] / 1e9:.1f} G",
+        f"{row['computed_memory_bytes'] / 1e9:.2f} GB",
+        f"{memory / 1e9:.2f} GB" if memory else "no",
+        f"{time:.2f}" if time else f"~{row['relative_multiply_adds']:.2f}",
+        str(measured["rounds"] or "first pass") if measured else "none",
     ]
-    for row in rows:
-        first, *others = row["recipes"]
-        more = "".join(f", `{_ending(name, first)}`" for name in others)
-        measured = row["measured"] or {}
-        memory, time = measured.get("memory_bytes"), measured.get("relative_time")
-        cells = [
-            f"`{first}`{more}",
-            "x".join(map(str, row["input_size"])),
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['multiply_adds'] / 1e9:.1f} G",
-            f"{row['computed_memory_bytes'] / 1e9:.2f} GB",
-            f"{memory / 1e9:.2f} GB" if memory else "no",
-            f"{time:.2f}" if time else f"~{row['relative_multiply_adds']:.2f}",
-            str(measured["rounds"] or "first pass") if measured else "none",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
 
 
 def _ending(name: str, first: str) -> str:
@@ -136,21 +145,21 @@ def _ending(name: str, first: str) -> str:
     return f"..._{name.removeprefix(first).rpartition('_')[2]}"
 
 
-def _describe(machine: dict[str, Any]) -> str:
-    versions = (f"{name} {version}" for name, version in machine["versions"].items())
-    return ", ".join(
-        [
-            machine["board"] or machine["cpu"],
-            f"{machine['usable_cores']} cores",
-            f"{machine['memory_bytes'] / 2**30:.0f} GiB",
-            f"governor {machine['governor'] or 'unknown'}",
-            machine["system"],
-            f"Python {machine['python']}",
-            *versions,
-        ]
-    )
-
-
+# File of `results/` -> its table, in the order of the page.
+_TABLES: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "accuracy_synthetic.json": _accuracy(
+        "Synthetic street world, held-out scenes, the shipped checkpoint"
+    ),
+    "accuracy_camvid.json": _accuracy(
+        "CamVid, validation photographs, `camvid_mobilenet_v3_small`"
+    ),
+    "families.json": format_families,
+    "latency.json": _latency,
+    "training.json": format_training,
+    "input_pipeline.json": format_input_pipeline,
+    "matching.json": format_matching,
+    "attention.json": format_attention,
+}
 PAGES: Mapping[Path, Callable[[], str]] = {
     FOLDER / "README.md": format_results,
     FOLDER.parent / "docs" / "models.md": format_models,
