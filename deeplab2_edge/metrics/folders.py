@@ -58,6 +58,8 @@ _SUFFIXES = (
     "_panoptic",
 )
 _DEPTH_SUFFIX, _OVERLAY_SUFFIX, _RESULT_SUFFIX = "_depth", "_overlay", "_panoptic"
+# Other pictures that `deeplab2-edge run --save` puts beside its results.
+_PICTURE_SUFFIXES = ("_semantic", "_instances", "_depth_color", "_points", "_panel")
 _PHOTO_SUFFIX = "_leftImg8bit"
 _DEPTH_PER_METER = 256
 
@@ -239,7 +241,7 @@ def open_maps(root: str | os.PathLike[str], info: DatasetInfo) -> MapFolder:
     has_results = False
     for path in sorted(folder.rglob("*.png"), key=lambda p: _natural(p.as_posix())):
         relative = path.relative_to(folder).with_suffix("")
-        if path.stem.endswith(_OVERLAY_SUFFIX):
+        if path.stem.endswith(_OVERLAY_SUFFIX) or _is_picture_of_result(path):
             continue
         if path.stem.endswith(_DEPTH_SUFFIX):
             depths[_image_name(relative.as_posix().removesuffix(_DEPTH_SUFFIX))] = path
@@ -265,6 +267,16 @@ def open_maps(root: str | os.PathLike[str], info: DatasetInfo) -> MapFolder:
             "panoptic JSON with a folder of the same name"
         )
     return MapFolder(root, maps, depths, _base_names(maps), not has_results)
+
+
+def _is_picture_of_result(path: Path) -> bool:
+    """Says whether a picture is a drawing beside NAME.json and NAME_panoptic.png."""
+    for suffix in _PICTURE_SUFFIXES:
+        if path.stem.endswith(suffix):
+            stem = path.stem.removesuffix(suffix)
+            names = f"{stem}.json", f"{stem}{_RESULT_SUFFIX}.png"
+            return all(path.with_name(name).is_file() for name in names)
+    return False
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,8 @@ def test_results_of_run_are_read(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     write_png(tmp_path / "results" / "a_panoptic.png", pixels)
     write_png(tmp_path / "results" / "a_overlay.png", pixels)
+    for word in ("semantic", "instances", "depth_color", "points", "panel"):
+        write_png(tmp_path / "results" / f"a_{word}.png", pixels)
     segments = [
         {"id": 3000, "class_id": 3, "class_name": "road", "score": None},
         {"id": 8001, "class_id": 8, "class_name": "car", "score": 0.75},
