@@ -88,6 +88,56 @@ def test_limit_and_no_overlay(video: Path, scene: Path, tmp_path: Path) -> None:
     assert len((out / "drive.jsonl").read_text().splitlines()) == 2
 
 
+def test_save_chooses_pictures(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["run", MODEL, str(scene), "--output", str(out), "--quiet"]
+    assert main([*words, "--save", "instances,panel"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "scene.json",
+        "scene_instances.png",
+        "scene_panel.png",
+        "scene_panoptic.png",
+    ]
+
+
+def test_tracked_instances_keep_their_ids_through_videos_and_folders(
+    video: Path, scene: Path, tmp_path: Path
+) -> None:
+    moved = np.roll(draw_scene(), 8, axis=1)
+    write_png(scene.parent / "scene10.png", moved)
+    write_png(scene.parent / "scene9.png", np.roll(draw_scene(), 4, axis=1))
+    scene.unlink()
+    out = tmp_path / "out"
+    words = ["run", MODEL, str(scene.parent), str(video), "--output", str(out)]
+    assert main([*words, "--track", "--save", "instances", "--quiet"]) == 0
+    # The compressed video shows the tiny network no cars.
+    for line in (out / "drive.jsonl").read_text().splitlines():
+        assert json.loads(line)["label_divisor"] == 10_000
+    entries = [json.loads((out / f"scene{n}.json").read_text()) for n in (9, 10)]
+    for entry in entries:
+        assert [s["id"] for s in entry["segments"]] == [0, 10_000, 20_001, 20_002]
+    lefts = [[s["box_xyxy"][0] for s in e["segments"][2:]] for e in entries]
+    assert all(left < right for left, right in lefts)
+    assert sorted(p.name for p in out.glob("*_instances.*")) == [
+        "drive_instances.mp4",
+        "scene10_instances.png",
+        "scene9_instances.png",
+    ]
+
+
+def test_frames_of_a_tracked_folder_have_one_size(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(scene.parent / "t.png", draw_scene()[:-4])
+    out = tmp_path / "out"
+    words = ["run", MODEL, str(scene.parent), "--output", str(out), "--quiet"]
+    assert main([*words, "--track"]) == 2
+    error = capsys.readouterr().err
+    assert "t.png: has 61x129 pixels, the images before it 65x129" in error
+    assert (out / "scene.json").exists()
+    assert main(words) == 0  # each by itself
+
+
 def test_bad_image_among_good_ones_is_reported_and_the_rest_done(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
