@@ -1,6 +1,7 @@
 """Evaluation of checkpoints: the network, then the NumPy rules, then the metrics."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics import (
+    AveragePrecision,
     DepthError,
+    DepthTrackingQuality,
+    DepthVideoPanopticQuality,
     MeanIou,
     MetricReport,
     PanopticQuality,
@@ -29,15 +33,18 @@ from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import dataset_of, merge_settings
 from deeplab2_edge.panoptic import (
     Heads,
+    MaskMaps,
     MaskSettings,
     MotionSettings,
     MotionTracker,
+    TwoFrameMaps,
+    VideoStitcher,
     decode_masks,
     merge_heads,
     merge_two_frames,
     resize_bilinear,
 )
-from deeplab2_edge.samples import SampleSet, open_samples, video_of
+from deeplab2_edge.samples import RecordSample, SampleSet, open_samples, video_of
 from deeplab2_edge.train.evaluation import evaluate_checkpoint
 from deeplab2_edge.train.modes import train_and_evaluate
 from deeplab2_edge.train.predictors import (
@@ -58,6 +65,7 @@ from tests.train.test_architectures import (
 
 pytestmark = pytest.mark.tf
 
+Back = Callable[[NDArray[Any]], NDArray[Any]]
 SEMANTIC: dict[str, dict[str, object]] = {
     "panoptic_deeplab": {f"{PANOPTIC}.instance.enable": False},
     "deeplab_v3": {PANOPTIC: None, "model_options.deeplab_v3.num_classes": 11},
@@ -101,6 +109,38 @@ def assert_same(found: NDArray[Any], expected: NDArray[Any]) -> None:
     assert np.mean(found != expected) < 0.005
 
 
+# Larger than the canvas, smaller, and the one larger only along an axis.
+SHAPES = ((45, 70), (21, 40), (20, 90))
+
+
+def other_sizes() -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    noise = [rng.uniform(0, 255, (5, 9, 3)) for _ in SHAPES]
+    images = [resize_bilinear(n, s) for n, s in zip(noise, SHAPES, strict=True)]
+    return [image.astype(np.uint8) for image in images]
+
+
+def placed(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Back]:
+    """Gives the canvas of an image, and what brings a map of the canvas back."""
+    shape = image.shape[:2]
+    ratio = np.float32(min(SIZE[0] / shape[0], SIZE[1] / shape[1], 1.0))
+    height, width = (int(np.float32(side) * ratio) for side in shape)
+    canvas = np.full((*SIZE, 3), 128, np.uint8)
+    resized = np.floor(resize_bilinear(image, (height, width)) + 0.5)
+    canvas[:height, :width] = resized
+
+    def back(canvas_map: NDArray[Any]) -> NDArray[Any]:
+        if canvas_map.dtype == np.float32:
+            return resize_bilinear(canvas_map[:height, :width], shape)
+        rows, columns = (
+            np.floor(np.arange(n) * ((m - 1) / (n - 1)) + 0.5).astype(int)
+            for n, m in zip(shape, (height, width), strict=True)
+        )
+        return canvas_map[rows][:, columns]
+
+    return canvas, back
+
+
 def measured(config: ExperimentOptions, folder: Path, data: SampleSet) -> MetricReport:
     report = evaluate_checkpoint(config, folder, data, quiet=True)
     assert isinstance(report, MetricReport)
@@ -126,6 +166,12 @@ def test_semantic_models_have_mean_iou(
         label = sample.load_panoptic()
         assert label is not None
         miou.update(label // 1000, found.semantic)
+    for image in other_sizes():
+        canvas, back = placed(image)
+        found = predict(image)
+        logits = heads_of(model, canvas)[keys.SEMANTIC_LOGITS]
+        expected = resize_bilinear(logits, SIZE).argmax(axis=-1)
+        assert_same(found.semantic, back(expected))
     report = measured(config, folder, data)
     assert report.results == {"miou": miou.result()}
 
@@ -171,16 +217,20 @@ def test_mask_transformers_have_panoptic_quality(scenes: str, tmp_path: Path) ->
     info = dataset_of(config)
     data = open_samples(scenes, info)
     predict = MaskPredictor(CanvasNetwork(config, folder))
-    pq = PanopticQuality(11, 255, label_divisor=1000, thing_ids=info.thing_ids)
-    for sample in data.samples:
-        found = predict(sample.load_image())
-        heads = heads_of(model, sample.load_image())
-        maps = decode_masks(
+
+    def decoded(canvas: NDArray[np.uint8]) -> MaskMaps:
+        heads = heads_of(model, canvas)
+        return decode_masks(
             heads[keys.PIXEL_SPACE_MASK_LOGITS],
             heads[keys.TRANSFORMER_CLASS_LOGITS],
             canvas=SIZE,
             settings=MaskSettings.from_options(config.evaluator_options, info),
         )
+
+    pq = PanopticQuality(11, 255, label_divisor=1000, thing_ids=info.thing_ids)
+    for sample in data.samples:
+        found = predict(sample.load_image())
+        maps = decoded(sample.load_image())
         assert_same(found.panoptic, maps.panoptic)
         assert_same(found.semantic, maps.semantic)
         assert found.scores is not None
@@ -188,6 +238,9 @@ def test_mask_transformers_have_panoptic_quality(scenes: str, tmp_path: Path) ->
         label = sample.load_panoptic()
         assert label is not None
         pq.update(label, found.panoptic)
+    for image in other_sizes():
+        canvas, back = placed(image)
+        assert_same(predict(image).panoptic, back(decoded(canvas).panoptic))
     report = measured(config, folder, data)
     assert report.results["pq"] == pq.result()
     assert report.results.keys() == {"pq", "miou"}
@@ -230,6 +283,14 @@ def test_motion_models_are_tracked(video: str, tmp_path: Path) -> None:
         pq.update(label, found.panoptic)
         stq.update(label, found.panoptic, sequence="0")
     assert heatmap.any()
+    for image in other_sizes():
+        canvas, back = placed(image)
+        predict.begin_video()
+        tracker.reset()
+        heads = heads_of(model, canvas, canvas, np.zeros((*SIZE, 1), np.float32))
+        maps = merge_heads(*merge_inputs(heads), canvas=SIZE, settings=settings)
+        tracked = tracker.update(maps.panoptic, heads[keys.FRAME_OFFSET_MAP])
+        assert_same(predict(image).panoptic, back(tracked.panoptic))
     report = measured(config, folder, data)
     assert report.results["pq"] == pq.result()
     assert report.results["stq"] == stq.result()
@@ -243,43 +304,89 @@ def merge_inputs(heads: dict[str, NDArray[np.float32]]) -> tuple[Any, Any, Any]:
     )
 
 
-def test_vip_models_share_ids_in_pairs(video: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_vip_models_share_ids_in_pairs_and_videos(video: str, tmp_path: Path) -> None:
     config = experiment(video, low_threshold(VIDEO_MODELS["vip_deeplab"]))
     model, folder = saved(tmp_path, config)
     info = dataset_of(config)
     data = open_samples(video, info)
-    predict = TwoFramePredictor(CanvasNetwork(config, folder))
-    space = {"label_divisor": 1000, "thing_ids": info.thing_ids}
-    vpq = VideoPanopticQuality(11, 255, windows=(2,), **space)
-    depth = DepthError()
-    for number, sample in enumerate(data.samples):
-        stored = sample.load_next()  # type: ignore[attr-defined]
-        image = sample.load_image()
-        found = predict(image, stored[0])
-        heads = heads_of(model, image, stored[0])
-        pair = merge_two_frames(
+    predict = TwoFramePredictor(CanvasNetwork(config, folder), with_scores=True)
+
+    def joined(
+        frame: NDArray[np.uint8], other: NDArray[np.uint8]
+    ) -> tuple[TwoFrameMaps, NDArray[np.float32]]:
+        heads = heads_of(model, frame, other)
+        maps = merge_two_frames(
             Heads(*merge_inputs(heads)),
             heads[keys.NEXT_OFFSET_MAP],
-            Heads(*merge_inputs(heads_of(model, stored[0], image))),
+            Heads(*merge_inputs(heads_of(model, other, frame))),
             canvas=SIZE,
             settings=merge_settings(config, info, SIZE),
         )
+        return maps, resize_bilinear(heads[keys.DEPTH_PRED][..., 0], SIZE)
+
+    space = {"label_divisor": 1000, "thing_ids": info.thing_ids}
+    pairs = VideoPanopticQuality(11, 255, windows=(2,), **space)
+    stq, vpq = TrackingQuality(11, 255, **space), VideoPanopticQuality(11, 255, **space)
+    dvpq, dstq = (
+        DepthVideoPanopticQuality(11, 255, **space),
+        DepthTrackingQuality(11, 255, **space),
+    )
+    depth, ap = DepthError(), AveragePrecision(11, 255, **space)
+    stitcher = VideoStitcher(1000)
+    for sample in data.samples:
+        assert isinstance(sample, RecordSample)
+        stored, image = sample.load_next(), sample.load_image()
+        assert stored is not None
+        found = predict(image, stored[0])
+        by_hand, meters = joined(image, stored[0])
         assert found.pair is not None and found.frame.depth is not None
-        assert_same(found.pair[0], pair.current.panoptic)
-        assert_same(found.pair[1], pair.next_panoptic)
-        expected = resize_bilinear(heads[keys.DEPTH_PRED][..., 0], SIZE)
-        np.testing.assert_allclose(found.frame.depth, expected, rtol=1e-3)
-        label = sample.load_panoptic()
-        assert label is not None
-        vpq.update(label, found.pair[0], sequence=number)
-        vpq.update(stored[1], found.pair[1], sequence=number)
-        depth.update(sample.load_depth(), found.frame.depth)  # type: ignore[attr-defined]
+        assert_same(found.pair[0], by_hand.current.panoptic)
+        assert_same(found.pair[1], by_hand.next_panoptic)
+        expected = stitcher.update(by_hand.current.panoptic, by_hand.concat_next)
+        assert_same(found.frame.panoptic, expected)
+        np.testing.assert_allclose(found.frame.depth, meters, rtol=1e-3)
+        label, true_depth = sample.load_panoptic(), sample.load_depth()
+        assert label is not None and true_depth is not None
+        pairs.update_window((label, stored[1]), found.pair)
+        stq.update(label, found.frame.panoptic, sequence="0")
+        vpq.update(label, found.frame.panoptic, sequence="0")
+        depths = true_depth, found.frame.depth
+        dvpq.update(label, found.frame.panoptic, *depths, sequence="0")
+        dstq.update(label, found.frame.panoptic, *depths, sequence="0")
+        depth.update(*depths)
+        assert found.frame.scores is not None
+        ap.update(label, found.frame.panoptic, found.frame.scores)
+    # The last frame is in the data as a next one only.
+    ending = predict.end_video()
+    assert ending is not None
+    assert_same(ending, stitcher.update(by_hand.next_frame.panoptic))
+    stq.update(stored[1], ending, sequence="0")
+    vpq.update(stored[1], ending, sequence="0")
     report = measured(config, folder, data)
-    assert report.results["vpq_2frames"] == vpq.result()
-    assert report.results["depth"] == depth.result()
+    results = {"stq": stq, "vpq": vpq, "vpq_2frames": pairs, "depth": depth}
+    for name, metric in results.items():
+        assert report.results[name] == metric.result(), name
+    names = ["ap", "stq", "dvpq", "dstq"]
+    report = evaluate_checkpoint(config, folder, data, metrics=names, quiet=True)
+    assert isinstance(report, MetricReport)
+    results = {"ap": ap, "stq": stq, "dvpq": dvpq, "dstq": dstq}
+    for name, metric in results.items():
+        assert report.results[name] == metric.result(), name
+    assert list(report.results) == ["ap", "stq", "dvpq", "dstq", "vpq_2frames"]
+
     # The last frame of a video has no next one.
     assert predict(image, None).pair is None
     assert predict.end_video() is None
+    for image in other_sizes():
+        predict.begin_video()
+        (frame, back), (other, _) = placed(image), placed(255 - image)
+        found = predict(image, 255 - image)
+        by_hand, meters = joined(frame, other)
+        assert found.pair is not None and found.frame.depth is not None
+        assert_same(found.pair[0], back(by_hand.current.panoptic))
+        assert_same(found.pair[1], back(by_hand.next_panoptic))
+        np.testing.assert_allclose(found.frame.depth, back(meters), rtol=1e-3)
 
 
 def test_what_cannot_be_evaluated_is_refused(scenes: str, tmp_path: Path) -> None:
