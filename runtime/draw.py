@@ -36,6 +36,7 @@ _UNKNOWN_DEPTH = (96, 96, 96)
 _TICKS = (1.0, 2.0, 5.0)  # times powers of ten
 _STUFF_LIGHT = 0.45  # how light the image is around instances
 _INSTANCE_ALPHA = 0.8
+_CLASS_TURN = 0.19  # of the circle of hues, from class to class
 _PANEL_GAP = 4  # px
 
 
@@ -116,7 +117,7 @@ def draw_instances(
         cv2.convertScaleAbs(grey, alpha=_STUFF_LIGHT), cv2.COLOR_GRAY2RGB
     )
     shades = [
-        instance_color(segment.id) if segment.is_thing else (0, 0, 0)
+        instance_color(segment.id, label_divisor) if segment.is_thing else (0, 0, 0)
         for segment in segments
     ]
     painted = _paint(segment_map, [(0, 0, 0), *shades])
@@ -134,10 +135,14 @@ def draw_instances(
     return np.asarray(blended, np.uint8)
 
 
-def instance_color(panoptic_id: int) -> Color:
-    """Gives an instance the color that its id always has."""
-    hue = panoptic_id * _GOLDEN_RATIO % 1.0
-    lightness = 0.45 + 0.25 * (panoptic_id * _GOLDEN_RATIO * _GOLDEN_RATIO % 1.0)
+def instance_color(panoptic_id: int, label_divisor: int) -> Color:
+    """Gives an instance the color that its id always has.
+
+    Numbers that follow each other differ most; so do equal numbers of two classes.
+    """
+    class_id, number = divmod(panoptic_id, label_divisor)
+    hue = (number * _GOLDEN_RATIO + class_id * _CLASS_TURN) % 1.0
+    lightness = 0.45 + 0.25 * (number * _GOLDEN_RATIO * _GOLDEN_RATIO % 1.0)
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.8)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -71,7 +71,7 @@ def test_instances_have_their_own_colors_and_all_else_is_dark_and_grey() -> None
     first, second = drawn[12, 12], drawn[12, 20]  # away from the white contours
     assert (first != second).any()
     for color, number in ((first, 8001), (second, 8002)):
-        expected = 0.2 * 100 + 0.8 * np.array(instance_color(number))
+        expected = 0.2 * 100 + 0.8 * np.array(instance_color(number, 1000))
         np.testing.assert_allclose(color, expected, atol=1)
     for y, x in ((4, 4), (20, 4), (20, 28)):  # sky, road, void
         assert drawn[y, x].tolist() == [45, 45, 45]
