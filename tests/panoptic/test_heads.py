@@ -18,7 +18,7 @@ from deeplab2_edge.panoptic import (
     merge_semantic_and_instance,
     resize_bilinear,
 )
-from deeplab2_edge.panoptic.heads import offsets_at
+from deeplab2_edge.panoptic.heads import class_probabilities, offsets_at
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden/panoptic/resize.npz")
 SETTINGS = MergeSettings(
@@ -71,6 +71,18 @@ def test_offsets_grow_with_the_canvas_as_in_the_reference() -> None:
     for x, y in zip(GOLDEN["resize_and_rescale_offsets/in/x"], target, strict=True):
         offsets = np.stack(offsets_at(x, (33, 49), np.arange(33 * 49)), axis=-1)
         np.testing.assert_allclose(offsets.reshape(y.shape), y, atol=1e-5)
+
+
+def test_probabilities_of_things_are_those_of_the_whole_map() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (5, 9, 4)).astype(np.float32)
+    classes = rng.integers(0, 4, (140, 200)).astype(np.int32)
+    found = class_probabilities(logits, classes, thing_ids=(1, 3))
+    powers = np.exp(resize_bilinear(logits, (140, 200)))
+    whole = powers / powers.sum(axis=-1, keepdims=True)
+    expected = np.take_along_axis(whole, classes[..., None], axis=-1)[..., 0]
+    is_thing = np.isin(classes, (1, 3))
+    np.testing.assert_allclose(found, np.where(is_thing, expected, 0), rtol=1e-5)
 
 
 def test_a_plateau_of_the_heads_gives_one_center_on_the_canvas() -> None:

@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError, ModelFileError
 from deeplab2_edge.images import write_png
+from deeplab2_edge.metrics import segment_scores
 from deeplab2_edge.model_file import ModelMetadata
-from deeplab2_edge.panoptic import Heads
+from deeplab2_edge.panoptic import Heads, merge_heads, resize_bilinear
 from deeplab2_edge.runtime import PanopticSegmenter
 from tests.runtime.tiny_model import (
+    CANVAS,
     CAR_CLASS,
     FLOAT_MODEL,
     INT8_MODEL,
@@ -39,6 +41,37 @@ def test_two_cars_that_touch_are_told_apart(path: Path) -> None:
     assert result.panoptic[0, 0] == SKY_CLASS * 1000
     assert result.panoptic[64, 0] == ROAD_CLASS * 1000
     assert result.semantic[44, 30] == CAR_CLASS
+
+
+@pytest.mark.parametrize("path", [FLOAT_MODEL, INT8_MODEL])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_scores_can_hold_the_probability_of_the_class(path: Path, factor: int) -> None:
+    image = np.repeat(np.repeat(draw_scene(), factor, axis=0), factor, axis=1)
+    plain = PanopticSegmenter(path)
+    found = PanopticSegmenter(path, with_class_scores=True)(image)
+    heads = plain.engine.run(draw_scene())
+    maps = merge_heads(
+        heads.semantic_logits,
+        heads.center_heatmap,
+        heads.offset_map,
+        canvas=CANVAS,
+        settings=plain.metadata.merge,
+    )
+    powers = np.exp(resize_bilinear(heads.semantic_logits, CANVAS))
+    scores = segment_scores(
+        maps.panoptic,
+        powers / powers.sum(axis=-1, keepdims=True),
+        maps.instance_scores,
+        ignore_label=255,
+        label_divisor=1000,
+    )
+    things = [s for s in found.segments if s.is_thing]
+    assert [s.id for s in things] == [2001, 2002]
+    for segment in things:
+        assert segment.score == pytest.approx(scores[segment.id], rel=2e-2 * factor)
+        if factor == 1:
+            assert segment.score == pytest.approx(scores[segment.id], rel=1e-4)
+    assert all(s.score is None for s in found.segments if not s.is_thing)
 
 
 def test_result_has_the_size_of_the_image() -> None:
