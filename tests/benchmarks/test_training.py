@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import training
-from benchmarks.step_profile import PARTS, part_of
+from benchmarks.step_profile import PARTS, part_of, profile_step
 from benchmarks.training_tables import format_families, format_training
 
 _MACHINE = {
@@ -41,6 +41,31 @@ def test_every_operation_belongs_to_a_part(name: str, kind: str, part: str) -> N
     assert part in PARTS
 
 
+@pytest.mark.tf
+def test_a_trace_tells_the_parts_of_a_step() -> None:
+    tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
+    import tf_keras
+
+    image = tf_keras.Input((16, 16, 3), batch_size=1)
+    out = tf_keras.layers.Conv2D(8, 3)(tf_keras.layers.Conv2D(8, 3)(image))
+    model = tf_keras.Model(image, out, name="net")
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x)))
+        return tape.gradient(loss, model.trainable_variables)
+
+    x = tf.ones(image.shape)
+    step(x)
+    shares = profile_step(lambda: step(x), "net")
+    assert tuple(shares) == PARTS
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    for part in PARTS[0], PARTS[2], PARTS[3]:
+        assert shares[part] > 0
+    assert shares["update"] == 0
+
+
 def test_memory_of_an_image_is_what_it_adds_to_the_peak(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -68,10 +93,10 @@ def test_memory_of_an_image_is_what_it_adds_to_the_peak(
 
 def test_a_step_is_compared_with_the_plain_one_of_its_round() -> None:
     time = training._Time
-    plain = [time(0.0, 1.0), time(0.0, 2.0), time(0.0, 4.0)]
-    mine = [time(0.5, 1.5), time(0.0, 3.0), time(0.5, 6.0)]
+    plain = [time(0.0, 1.0, 1.0), time(0.0, 2.0, 1.0), time(0.0, 4.0, 1.0)]
+    mine = [time(0.5, 1.5, 2.0), time(0.0, 3.0, 4.0), time(0.5, 6.0, 3.0)]
     found = training._summarize(mine, plain, batch_size=2)
-    assert found["ratio"] == 1.5
+    assert found["ratio"] == 1.5 and found["cpu_seconds"] == 3
     assert found["steps_per_second"] == pytest.approx(1 / 3, abs=1e-4)
     assert found["images_per_second"] == pytest.approx(2 / 3, abs=1e-3)
     assert found["input_wait_fraction"] == pytest.approx(1 / 11.5, abs=1e-4)
