@@ -120,10 +120,19 @@ def video_of_name(name: str, default: str) -> str:
         ['0002', 'a', 'all']
     """
     folder, _, base = name.rpartition("/")
-    if folder:
-        return folder
-    video = _VIDEO_NAME.fullmatch(base)
-    return video[1] if video else default
+    frame = frame_of_name(base)
+    return folder or (frame[0] if frame else default)
+
+
+def frame_of_name(base: str) -> tuple[str, str] | None:
+    """Reads sequence and frame off a file name without suffix; None if it has none.
+
+    Example:
+        >>> frame_of_name("000001_000019_munster")
+        ('000001', '000019')
+    """
+    match = _VIDEO_NAME.fullmatch(base)
+    return (match[1], match[2]) if match else None
 
 
 def open_folder(

@@ -24,7 +24,11 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.datasets.coco_panoptic import classes_of_categories, find_annotation
 from deeplab2_edge.datasets.description import load_description
-from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, video_of_name
+from deeplab2_edge.datasets.folders import (
+    DESCRIPTION_NAME,
+    frame_of_name,
+    video_of_name,
+)
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.json_file import objects, read_object, relative_path, whole
 from deeplab2_edge.datasets.labels import (
@@ -98,8 +102,8 @@ class MapFolder:
         root: The folder or annotation file.
         maps: By name, a relative path without suffix, in natural order.
         depths: Depth PNGs by the same names.
-        aliases: Other names of the maps: image ids, and file names without folders
-            where these are unique.
+        aliases: Other names of the maps: image ids, and where these are unique, file
+            names without folders and `<sequence>/<frame>`.
         keeps_ids: Whether an instance may keep its id over frames.
     """
 
@@ -492,11 +496,19 @@ def _image_name(name: str) -> str:
 
 
 def _base_names(maps: Mapping[str, MapFile]) -> dict[str, str]:
-    """Maps file names without folders to names, where they are unique."""
-    found: dict[str, list[str]] = {}
+    """Maps other names to names, where they are unique.
+
+    The file without its folders, and a frame of a video as `<sequence>/<frame>`,
+    whether it lies in a folder or its file begins with `<sequence>_<frame>`.
+    """
+    found: dict[str, set[str]] = {}
     for name in maps:
-        found.setdefault(PurePosixPath(name).name, []).append(name)
-    return {base: names[0] for base, names in found.items() if len(names) == 1}
+        folder, _, base = name.rpartition("/")
+        found.setdefault(base, set()).add(name)
+        sequence, frame = frame_of_name(base) or (PurePosixPath(folder).name, base)
+        if sequence:
+            found.setdefault(f"{sequence}/{frame}", set()).add(name)
+    return {other: min(names) for other, names in found.items() if len(names) == 1}
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

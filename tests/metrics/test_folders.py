@@ -12,6 +12,9 @@ from deeplab2_edge.datasets.registry import get_dataset, save_description
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics import (
+    DepthError,
+    DepthTrackingQuality,
+    DepthVideoPanopticQuality,
     Frame,
     MetricSet,
     OfficialWriter,
@@ -113,6 +116,58 @@ def test_photos_beside_labels_are_no_maps(tmp_path: Path) -> None:
     write_map(tmp_path / "found" / "1_000001_leftImg8bit.png", scene)
     report = evaluate_folders(tmp_path / "found", tmp_path / "true", KITTI, quiet=True)
     assert report.results["pq"].pq == 1.0
+
+
+@pytest.mark.parametrize("dataset", ["cityscapes_dvps", "semkitti_dvps"])
+def test_official_trees_of_video_and_depth_are_read(
+    tmp_path: Path, dataset: str
+) -> None:
+    info = get_dataset(dataset)
+    car = 13 if dataset == "cityscapes_dvps" else 0
+    divisor, void = info.label_divisor, info.ignored_panoptic_id
+    rng = np.random.default_rng(0)
+    space: dict[str, Any] = {
+        "num_classes": info.num_classes,
+        "ignore_label": info.ignore_label,
+        "label_divisor": divisor,
+        "thing_ids": info.thing_ids,
+    }
+    depth, stq = DepthError(), TrackingQuality(**space)
+    dvpq = DepthVideoPanopticQuality(**space)
+    dstq = DepthTrackingQuality(**space)
+    with OfficialWriter(tmp_path / "found", info) as writer:
+        for frame in range(5):
+            true = np.full((12, 20), 8 * divisor, np.int64)
+            true[2:8, frame : frame + 6] = car * divisor + 3
+            true[-2:] = void
+            meters = rng.integers(256, 9000, true.shape) / np.float32(256)
+            found, guess = np.roll(true, 1, axis=1), meters * np.float32(1.125)
+            stem = tmp_path / "val" / f"000007_{frame:06}_munster_000168_000019"
+            stem.parent.mkdir(exist_ok=True)
+            if dataset == "cityscapes_dvps":
+                label = true.astype(np.uint16)
+            else:
+                number = true % divisor
+                channels = true // divisor, number // 256, number % 256
+                label = np.stack(channels, axis=-1).astype(np.uint8)
+            write_png(Path(f"{stem}_gtFine_instanceTrainIds.png"), label)
+            write_depth(Path(f"{stem}_depth.png"), meters)
+            photo = np.zeros((12, 20, 3), np.uint8)
+            write_png(Path(f"{stem}_leftImg8bit.png"), photo)
+            writer.add(f"000007/{frame:06}", found, depth=guess)
+            stored = np.rint(guess * 256) / np.float32(256)
+            depths = meters, stored.astype(np.float32)
+            depth.update(*depths)
+            stq.update(true, found, sequence="000007")
+            dvpq.update(true, found, *depths, sequence="000007")
+            dstq.update(true, found, *depths, sequence="000007")
+    names = ["stq", "depth", "dvpq", "dstq"]
+    folders = tmp_path / "found", tmp_path / "val"
+    report = evaluate_folders(*folders, info, metrics=names, quiet=True)
+    for name, metric in zip(names, (stq, depth, dvpq, dstq), strict=True):
+        assert report.results[name] == metric.result(), name
+    assert 0 < report.results["dvpq"].dvpq < 1
+    assert report.results["depth"].abs_rel == pytest.approx(0.125, abs=1e-3)
 
 
 def test_coco_annotations_keep_crowds_for_the_official_figures(tmp_path: Path) -> None:
