@@ -192,7 +192,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if not data:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty; copy or export it again")
     return data
 
 

@@ -211,7 +211,7 @@ def parse_example(
 
     Raises:
         tf.errors.InvalidArgumentError: If the record does not hold what `fields`
-            asks for, or a label has another length than height * width * 4.
+            asks for, or an image or a label has another size than height and width.
     """
     strings = [KEY_FILENAME, *fields.image_keys, *fields.map_keys]
     strings += [KEY_SEQUENCE_ID, KEY_FRAME_ID] if fields.video else []
@@ -224,9 +224,13 @@ def parse_example(
     width = tf.cast(parsed[KEY_WIDTH], tf.int32)
     decoded = {IMAGE_NAME: parsed[KEY_FILENAME], HEIGHT: height, WIDTH: width}
     for key in fields.image_keys:
-        decoded[_IMAGES[key]] = tf.io.decode_image(
+        image = tf.io.decode_image(
             parsed[key], channels=_CHANNELS, expand_animations=False
         )
+        tf.debugging.assert_equal(
+            tf.shape(image), [height, width, _CHANNELS], f"{key} has another size"
+        )
+        decoded[_IMAGES[key]] = tf.ensure_shape(image, [None, None, _CHANNELS])
     for key in fields.map_keys:
         raw = tf.io.decode_raw(parsed[key], tf.int32)
         decoded[_MAPS[key]] = tf.reshape(raw, (height, width, 1))
@@ -234,6 +238,35 @@ def parse_example(
         decoded[SEQUENCE] = parsed[KEY_SEQUENCE_ID]
         decoded[FRAME] = parsed[KEY_FRAME_ID]
     return decoded
+
+
+def try_example(
+    path: Any, offset: Any, fields: RecordFields
+) -> tuple[Any, dict[str, Any]]:
+    """Reads and decodes a record that may be damaged; may be traced.
+
+    A pipeline can so name the record, where an operation that fails in it could not.
+
+    Args:
+        path: Scalar string tensor, or a string.
+        offset: Scalar int64 tensor, see `record_offsets`.
+        fields: What the record holds.
+
+    Returns:
+        Scalar bool, whether it could be read; and what `parse_example` gives, with
+        maps and images empty if it could not.
+    """
+    found = tf.data.Dataset.from_tensors(offset).map(
+        lambda place: parse_example(record_at(path, place), fields)
+    )
+    nothing = {
+        key: tf.zeros([side or 0 for side in spec.shape], spec.dtype)
+        for key, spec in found.element_spec.items()
+    }
+    found = found.ignore_errors().map(lambda decoded: (True, decoded))
+    found = found.concatenate(tf.data.Dataset.from_tensors((False, nothing)))
+    is_read, decoded = found.take(1).get_single_element()
+    return is_read, decoded
 
 
 def check_example(serialized: bytes, *, where: str) -> RecordFields:
@@ -454,6 +487,12 @@ def check_records(
         everything, total=total, label="checking", quiet=quiet
     ):
         _check_record(record, f"{path}[{index}]", dataset, report)
+    if not total and report.is_clean:
+        message = "holds no records; write them with `deeplab2-edge data build`"
+        if Path(root).is_dir():
+            report.add_problem(root, message)
+        else:  # with more files than images the last ones are empty
+            report.notes.append("the file holds no records; others of the split may")
     report.finish()
     return report
 
@@ -488,7 +527,8 @@ def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> int
                     writer.write(record)
                     count += 1
         except tf.errors.OpError as error:
-            raise OSError(None, error.message) from error
+            # `<temporary name>; <what the system says>`
+            raise OSError(None, error.message.rpartition("; ")[2]) from error
     return count
 
 

@@ -244,6 +244,15 @@ def test_check_tells_that_files_of_a_split_are_missing(tmp_path: Path) -> None:
     assert records.check_records(one, INFO, quiet=True).is_clean
 
 
+def test_check_tells_that_there_are_no_records(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001.tfrecord"
+    records.write_records(path, [])
+    (problem,) = records.check_records(tmp_path, INFO, quiet=True).problems
+    assert problem.message.startswith("holds no records; write them with")
+    report = records.check_records(path, INFO, quiet=True)
+    assert report.is_clean and report.notes[0].startswith("the file holds no records")
+
+
 def test_check_goes_on_after_a_damaged_file(tmp_path: Path) -> None:
     record = records.encode_example(frame(), filename="a")
     for index in range(2):

@@ -14,6 +14,8 @@ from deeplab2_edge.config import (
 )
 from deeplab2_edge.datasets.registry import get_dataset
 from deeplab2_edge.errors import ConfigError, DataError
+from deeplab2_edge.images import encode_png
+from tests.test_records import changed
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 records = pytest.importorskip("deeplab2_edge.records")
@@ -175,8 +177,52 @@ def test_a_changed_byte_is_noticed(options: DatasetOptions, tmp_path: Path) -> N
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match="00000.*record 0: cannot be read"):
+    with pytest.raises(DataError, match="00000.*record 0 is damaged .wrong checksum"):
         batches(options, 1)
+
+
+DAMAGE: dict[str, Any] = {
+    "checksum": None,
+    "no label": changed(record(3), "image/segmentation/class/encoded", None),
+    "short label": changed(record(3), "image/segmentation/class/encoded", b"1234"),
+    "no image": changed(record(3), "image/encoded", b"GIF89a"),
+    "image of another size": changed(
+        record(3), "image/encoded", encode_png(np.zeros((30, 20, 3), np.uint8))
+    ),
+    "no example": b"\xff" * 40,
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_training"),
+    [*((damage, False) for damage in DAMAGE), ("checksum", True), ("no image", True)],
+)
+def test_a_damaged_record_is_named_when_it_is_reached(
+    damage: str, is_training: bool, options: DatasetOptions, tmp_path: Path
+) -> None:
+    path = tmp_path / "train-00002-of-00003.tfrecord"
+    records.write_records(path, [record(0), record(1), DAMAGE[damage] or record(2)])
+    if damage == "checksum":
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+    message = (
+        r"^the input pipeline stopped: [^ ]*/train-00002-of-00003.tfrecord: record 2 "
+        r"is damaged or incomplete \(needed: image, panoptic label\); `deeplab2-edge "
+        "data check` says .*: copy it again, or build it anew$"
+    )
+    with pytest.raises(DataError, match=message), readable_errors():
+        if is_training:
+            batches(options, 7)
+        else:
+            list(pipeline.evaluation_dataset(options, INFO))
+
+
+def test_what_tensorflow_says_is_told_without_its_graph() -> None:
+    numbers = tf.data.Dataset.range(3).map(lambda number: 1 // (number - 2))
+    message = "^the input pipeline stopped: Integer division by zero$"
+    with pytest.raises(DataError, match=message), readable_errors():
+        list(numbers)
 
 
 def test_an_unresolved_placeholder_is_named(options: DatasetOptions) -> None:
@@ -320,6 +366,7 @@ def test_samples_may_overtake_each_other_on_request(options: DatasetOptions) -> 
         ({"augmentations": PASTING}, True, "pasted segments have no depth"),
         ({"min_resize_value": (17,)}, True, "depth cannot be resized to a range"),
         ({"cameras_to_use": ("front",)}, False, "cameras_to_use is set"),
+        ({"sigma": 0.0}, False, "sigma is 0; it must be a positive number"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(

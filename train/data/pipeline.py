@@ -23,7 +23,7 @@ from deeplab2_edge.train.data.samples import (
     evaluation_sample,
     training_sample,
 )
-from deeplab2_edge.train.data.traced_checks import check
+from deeplab2_edge.train.data.traced_checks import check, pass_if
 
 tf = require("tensorflow", extra="train")
 
@@ -48,18 +48,35 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.byte_offsets)
 
-    def reader(self) -> Callable[[Any], Any]:
-        """Gives a function, traceable, from record number to serialized record.
+    def reader(self, fields: records.RecordFields) -> Callable[[Any], Any]:
+        """Gives a function, traceable, from record number to decoded record.
 
-        The checksum of every record is verified when it is read.
+        Running it stops with an `InvalidArgumentError` that names file and record if
+        that is damaged or does not hold the fields.
         """
         # Made here, not in the traced function, so that graphs do not hold copies.
         files = tf.constant(self.files)
         file_numbers = tf.constant(self.file_numbers)
         byte_offsets = tf.constant(self.byte_offsets, tf.int64)
+        first_numbers = tf.searchsorted(
+            file_numbers, tf.range(len(self.files)), out_type=tf.int64
+        )
+        parts = [words for name, words in _PARTS.items() if getattr(fields, name)]
 
         def read(number: Any) -> Any:
-            return records.record_at(files[file_numbers[number]], byte_offsets[number])
+            file_number = file_numbers[number]
+            path = files[file_number]
+            is_read, record = records.try_example(path, byte_offsets[number], fields)
+            return pass_if(
+                is_read,
+                record,
+                path,
+                ": record ",
+                number - first_numbers[file_number],
+                f" is damaged or incomplete (needed: {', '.join(['image', *parts])}); "
+                "`deeplab2-edge data check` says what is wrong with the file: copy it "
+                "again, or build it anew",
+            )
 
         return read
 
@@ -210,26 +227,23 @@ def training_dataset(
     local_size = share.local_batch_size(batch_size)
     index = index_records(options)
     _check_first_record(index, settings.fields)
-    read = index.reader()
-
-    def decode(number: Any) -> dict[str, Any]:
-        return records.parse_example(read(number), settings.fields)
+    read = index.reader(settings.fields)
 
     def seed_at(position: Any) -> Any:
         return tf.stack([tf.convert_to_tensor(seed, tf.int64), position])
 
     def sample(position: Any, number: Any) -> dict[str, Any]:
         draws = SeededDraws(seed_at(position))
-        return training_sample(decode(number), settings, draws)
+        return training_sample(read(number), settings, draws)
 
     def pasted_sample(first: tuple[Any, Any], second: tuple[Any, Any]) -> Any:
         (position, number), (_, second_number) = first, second
         at = seed_at(position)
         return training_sample(
-            decode(number),
+            read(number),
             settings,
             SeededDraws(at),
-            pasted=(decode(second_number), SeededDraws(fold_in(at, _SECOND_COPY))),
+            pasted=(read(second_number), SeededDraws(fold_in(at, _SECOND_COPY))),
         )
 
     start = start_step * batch_size
@@ -376,15 +390,14 @@ def evaluation_dataset(
     )
     index = index_records(options)
     found = _check_first_record(index, fields)
-    read = index.reader()
     fields = dataclasses.replace(fields, video=found.video)
     settings = dataclasses.replace(settings, fields=fields)
+    read = index.reader(fields)
 
     def sample(number: Any) -> dict[str, Any]:
         # Faults of previous centers must be the same in every evaluation.
         draws = SeededDraws(tf.stack([tf.constant(0, tf.int64), number]))
-        record = records.parse_example(read(number), settings.fields)
-        return evaluation_sample(record, settings, draws)
+        return evaluation_sample(read(number), settings, draws)
 
     numbers = tf.data.Dataset.range(len(index))
     samples = numbers.map(
@@ -399,12 +412,10 @@ def _check_first_record(
     index: RecordIndex, needed: records.RecordFields
 ) -> records.RecordFields:
     """Looks into one record, so that a wrong data set is named before training."""
-    where = f"{index.files[index.file_numbers[0]]}: record 0"
-    try:
-        with tf.init_scope():  # also where the pipeline is traced
-            serialized = bytes(index.reader()(tf.constant(0, tf.int64)).numpy())
-    except tf.errors.OpError as error:
-        raise DataError(f"{where}: cannot be read ({error.message})") from None
+    path = index.files[index.file_numbers[0]]
+    where = f"{path}: record 0"
+    with tf.init_scope():  # also where the pipeline is traced
+        serialized = records.read_record(path, index.byte_offsets[0], where=where)
     found = records.check_example(serialized, where=where)
     for field, advice in _ADVICE.items():
         if getattr(needed, field) and not getattr(found, field):
@@ -412,7 +423,15 @@ def _check_first_record(
     return found
 
 
-# What to do where a part of a record is missing.
+# What messages call the parts of a record.
+_PARTS = {
+    "label": "panoptic label",
+    "video": "sequence and frame",
+    "previous_frame": "previous frame",
+    "next_frame": "next frame",
+    "depth": "depth",
+}
+# What to do where one is missing.
 _ADVICE = {
     "label": (
         "panoptic label; write the records with labels (or, to predict only, set "

@@ -3,11 +3,13 @@
 Everything is TensorFlow and traces into the input pipeline.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from deeplab2_edge import keys
 from deeplab2_edge.config import DatasetOptions
+from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.optional import require
 from deeplab2_edge.postprocess.heatmap import draw_centers
 from deeplab2_edge.records import DEPTH_SCALE
@@ -33,6 +35,9 @@ class TargetSettings:
             standard deviation, as a share of the instance's extent: at test time
             they are predictions.
         false_center_rate: Probability that a previous center gets a wrong one beside.
+
+    Raises:
+        ConfigError: On creation, if sigma is not positive.
     """
 
     sigma: float = 8.0
@@ -42,6 +47,10 @@ class TargetSettings:
     max_thing_id: int | None = None
     center_noise: float = 0.05  # both as published for Motion-DeepLab
     false_center_rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise ConfigError(f"sigma is {self.sigma:g}; it must be a positive number")
 
     @classmethod
     def from_options(

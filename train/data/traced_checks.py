@@ -10,23 +10,37 @@ from deeplab2_edge.optional import require
 
 tf = require("tensorflow", extra="train")
 
+# What TensorFlow puts before a reason: where in the graph it was found.
+_PLACE = re.compile(
+    r"\{\{.*?\}\} |Error in user-defined function passed to .*? with iterator: \S+: "
+)
 _ASSERTION = re.compile(
     r"assertion failed: \[(.*?)\](?: \[Op:|\n|\s*\[\[|$)", re.DOTALL
 )
 
 
-def check(condition: Any, *sentence: Any) -> None:
+def check(condition: Any, *sentence: Any) -> Any:
     """Stops the pipeline with a sentence if a condition does not hold.
 
     Args:
         condition: Scalar bool tensor.
         sentence: Strings, and scalar tensors to be shown between them.
+
+    Returns:
+        The operation that does it; None where it is done at once.
     """
     parts = [
         part if isinstance(part, str) or part.dtype == tf.string else tf.as_string(part)
         for part in sentence
     ]
-    tf.debugging.Assert(condition, [tf.strings.join(parts)])
+    return tf.debugging.Assert(condition, [tf.strings.join(parts)])
+
+
+def pass_if(condition: Any, values: Any, *sentence: Any) -> Any:
+    """Passes values on after a `check`: nothing made of them can fail before it."""
+    assertion = check(condition, *sentence)
+    with tf.control_dependencies([] if assertion is None else [assertion]):
+        return tf.nest.map_structure(tf.identity, values)
 
 
 @contextlib.contextmanager
@@ -44,5 +58,6 @@ def readable_errors() -> Iterator[None]:
         raise
     except tf.errors.OpError as error:
         found = _ASSERTION.search(error.message or "")
-        reason = found.group(1) if found else str(error.message).split("\n")[0]
+        first_line = str(error.message).partition("\n")[0]
+        reason = found.group(1) if found else _PLACE.sub("", first_line)
         raise DataError(f"the input pipeline stopped: {reason}") from None
