@@ -36,10 +36,11 @@ def street(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("word", ["evaluate", "eval"])
 def test_json_is_one_document_of_fractions(
-    street: Path, capsys: pytest.CaptureFixture[str]
+    street: Path, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["evaluate", str(MODEL), "--data", str(street), "--json"]) == 0
+    assert main([word, str(MODEL), "--data", str(street), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["num_images"] == 2
     assert 0.0 <= report["mean_iou"]["miou"] <= 1.0

@@ -1,6 +1,7 @@
 """Evaluation of folders of panoptic maps."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deeplab2_edge.datasets.registry import get_dataset, save_description
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics import (
+    METRICS,
     DepthError,
     DepthTrackingQuality,
     DepthVideoPanopticQuality,
@@ -300,25 +302,56 @@ def test_wrong_annotations_are_named(
         evaluate_folders(tmp_path, tmp_path, CAMVID, quiet=True)
 
 
-def test_sets_of_metrics_merge() -> None:
-    rng = np.random.default_rng(2)
-    scene = random_scene(rng, things=(11, 13))
-    frames = [
-        Frame(scene, disturbed(rng, scene, wrong_class=13), sequence=i)
-        for i in range(4)
-    ]
-    names = ["pq", "miou", "stq", "vpq"]
-    whole, parts = MetricSet(KITTI, names), [MetricSet(KITTI, names) for _ in range(2)]
-    for at, frame in enumerate(frames):
+def frames_of_videos(rng: np.random.Generator, count: int) -> list[Frame]:
+    """Draws videos of two frames with all that any metric asks for."""
+    frames = []
+    for video in range(count):
+        scene = random_scene(rng, things=(11, 13))
+        for _ in range(2):
+            found = disturbed(rng, scene, wrong_class=13)
+            depth = rng.uniform(1, 80, scene.shape)
+            frames.append(
+                Frame(
+                    scene,
+                    found,
+                    scores={int(i): rng.uniform() for i in np.unique(found)},
+                    sequence=str(video),
+                    depth_groundtruth=depth,
+                    depth_prediction=depth * rng.uniform(0.8, 1.3, scene.shape),
+                )
+            )
+    return frames
+
+
+def flattened(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    parts = (flattened(v, f"{path}/{k}") for k, v in value.items())
+    return {key: number for part in parts for key, number in part.items()}
+
+
+def test_what_workers_have_counted_is_the_whole() -> None:
+    def counts() -> MetricSet:
+        return MetricSet(KITTI, list(METRICS), windows=(1, 2))
+
+    whole, merged, workers = counts(), counts(), [counts() for _ in range(3)]
+    for frame in frames_of_videos(np.random.default_rng(2), 4):
         whole.update(frame)
-        parts[at // 2].update(frame)
-    parts[0].merge(parts[1])
-    merged, expected = parts[0].report("x").results, whole.report("x").results
-    assert merged["miou"] == expected["miou"]
-    assert merged["pq"].pq == pytest.approx(expected["pq"].pq)
-    assert merged["stq"].stq == pytest.approx(expected["stq"].stq)
-    assert merged["vpq"].vpq == pytest.approx(expected["vpq"].vpq)
+        workers[int(str(frame.sequence)) % len(workers)].update(frame)
+    for number in (2, 0, 1):
+        # From another process.
+        merged.merge(pickle.loads(pickle.dumps(workers[number])))
+    expected = flattened(whole.report("x").to_json())
+    found = flattened(merged.report("x").to_json())
+    assert len(expected) > 200 and found.keys() == expected.keys()
+    for key, value in expected.items():
+        is_number = isinstance(value, int | float)
+        assert found[key] == (pytest.approx(value) if is_number else value), key
+
+
+def test_sets_of_other_metrics_do_not_merge() -> None:
+    scene = random_scene(np.random.default_rng(2), things=(11, 13))
     with pytest.raises(UsageError):
-        whole.merge(MetricSet(KITTI, ["pq"]))
+        MetricSet(KITTI, ["pq", "miou"]).merge(MetricSet(KITTI, ["pq"]))
     with pytest.raises(DataError, match="dstq needs sequence"):
         MetricSet(KITTI, ["dstq"]).update(Frame(scene, scene))

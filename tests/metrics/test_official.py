@@ -63,6 +63,28 @@ def test_coco_holds_category_and_image_ids(tmp_path: Path) -> None:
     assert not png[..., 1:].any()
 
 
+def test_step_holds_depth_beside_the_maps(tmp_path: Path) -> None:
+    depth = np.array([[0.0, 1.5, 80.123, 300.0]], np.float32)
+    with OfficialWriter(tmp_path, get_dataset("semkitti_dvps")) as writer:
+        writer.add("08/000007", np.array([[3, 8, 0, 18]]) * 65536, depth=depth)
+    stored = read_label_png(tmp_path / "08" / "000007_depth.png")
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored, [[0, 384, 20511, 65535]])
+
+
+def test_semantic_maps_hold_label_ids(tmp_path: Path) -> None:
+    classes = np.array([[0, 13, 18, 255]])
+    with OfficialWriter(tmp_path, CITYSCAPES, format="semantic") as writer:
+        path = writer.add("frankfurt/frankfurt_1_2_leftImg8bit", classes * 1000)
+        assert not writer.wants_instances
+        with pytest.raises(DataError, match="a class is 19"):
+            writer.add("b", np.full((2, 2), 19000))
+    assert path == tmp_path / "frankfurt_1_2.png"
+    # Label ids: road 7, car 26, bicycle 33.
+    np.testing.assert_array_equal(read_label_png(path), [[7, 26, 33, 255]])
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_formats_follow_the_data_set() -> None:
     names = ("coco_panoptic", "ade20k_panoptic", "cityscapes_panoptic", "kitti_step")
     formats = [official_format(get_dataset(name)) for name in names]
@@ -70,7 +92,7 @@ def test_formats_follow_the_data_set() -> None:
 
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="known are coco, cityscapes, step"):
+    with pytest.raises(UsageError, match="known are coco, cityscapes, step, semantic"):
         OfficialWriter(tmp_path, KITTI, format="zip")
     writer = OfficialWriter(tmp_path, CITYSCAPES)
     writer.add("a/b_leftImg8bit", np.zeros((2, 2), int))

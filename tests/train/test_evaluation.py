@@ -191,6 +191,13 @@ def test_the_command_measures_a_semantic_model(
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["scene0.png", "scene1.png"]
     capsys.readouterr()
+    (tmp_path / "photos").mkdir()
+    write_png(tmp_path / "photos" / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    bare = ["eval", str(folder), "--data", str(tmp_path / "photos"), "--quiet"]
+    bare += ["--dataset", "synthetic_street", "--official", str(tmp_path / "bare")]
+    assert main(bare) == 0
+    assert "no labels, nothing to measure" in capsys.readouterr().out
+    assert (tmp_path / "bare" / "a.png").is_file()
     assert main([*words, "--metrics", "ap"]) == 2
     assert "ap is not measured of deeplab_v3" in capsys.readouterr().err
 
