@@ -6,7 +6,7 @@ all three kinds through the same samples.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +21,7 @@ from deeplab2_edge.datasets.folders import (
     open_folder,
     video_of_name,
 )
-from deeplab2_edge.datasets.labels import CocoLabel
+from deeplab2_edge.datasets.labels import CocoLabel, LabelMaps, label_problems
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
 
@@ -56,11 +56,13 @@ class RecordSample:
         name: File and number of the record.
         path: The record file.
         offset: Where the record begins.
+        info: The data set of its labels.
     """
 
     name: str
     path: Path
     offset: int
+    info: DatasetInfo = field(repr=False, compare=False)
 
     def load_image(self) -> NDArray[np.uint8]:
         """Returns `[H, W, 3]` RGB."""
@@ -68,13 +70,20 @@ class RecordSample:
         return image
 
     def load_panoptic(self) -> NDArray[np.int32] | None:
-        """Returns `[H, W]` panoptic ids, None if the record has no label."""
-        return _one_map(_decode(self).get("label"))
+        """Returns `[H, W]` panoptic ids, None if the record has no label.
+
+        Raises:
+            DataError: If they hold classes that the data set does not have.
+        """
+        return self._checked(_one_map(_decode(self).get("label")))
 
     def load_next(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
-        """Returns the next frame and its panoptic ids, None if they are not stored."""
+        """Returns the next frame and its panoptic ids, None if they are not stored.
+
+        Errors are those of `load_panoptic`.
+        """
         record = _decode(self)
-        label = _one_map(record.get("next_label"))
+        label = self._checked(_one_map(record.get("next_label")))
         return None if label is None else (record["next_image"].copy(), label)
 
     def load_depth(self) -> NDArray[np.float32] | None:
@@ -97,6 +106,15 @@ class RecordSample:
             return f"{sequence}/{frame}"
         name: str = record["image_name"]
         return PurePosixPath(name).stem
+
+    def _checked(self, panoptic: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+        if panoptic is not None:
+            # Instances on stuff, as other programs write them, harm no one.
+            classes = panoptic // self.info.label_divisor
+            maps = LabelMaps(classes, np.zeros_like(classes))
+            if problems := label_problems(maps, self.info):
+                raise DataError(f"{self.name}: {problems[0]}")
+        return panoptic
 
 
 def name_in_dataset(sample: SampleLike) -> str:
@@ -241,7 +259,7 @@ def _open_records(files: Sequence[Path], dataset: DatasetInfo | None) -> SampleS
 
     info = dataset or records.read_description(files[0].parent)
     found: list[SampleLike] = [
-        RecordSample(f"{path}: record {number}", path, offset)
+        RecordSample(f"{path}: record {number}", path, offset, info)
         for path in files
         for number, offset in enumerate(records.record_offsets(path))
     ]

@@ -90,6 +90,26 @@ def test_a_damaged_record_is_named(record_folder: Path, tmp_path: Path) -> None:
         open_samples(tmp_path, INFO).samples[0].load_image()
 
 
+@pytest.mark.tf
+def test_a_class_that_a_data_set_does_not_have_is_named(tmp_path: Path) -> None:
+    records = pytest.importorskip("deeplab2_edge.records", reason="needs TensorFlow")
+    scene = synth.render_scene(0, size=SIZE)
+    wrong = np.where(scene.panoptic // 1000 == 0, 77_000, scene.panoptic)
+    frame = records.Frame(encode_png(scene.image), wrong)
+    path = tmp_path / "a.tfrecord"
+    records.write_records(
+        path, [records.encode_example(frame, filename="a", following=frame)]
+    )
+    (sample,) = open_samples(path, INFO).samples
+    message = (
+        f"{path}: record 0: .* pixels hold class 77 .*classes of 'synthetic_street'"
+    )
+    with pytest.raises(DataError, match=message):
+        sample.load_panoptic()
+    with pytest.raises(DataError, match=message):
+        sample.load_next()  # type: ignore[attr-defined]
+
+
 def test_folders_and_wrong_places(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.zeros((4, 5, 3), np.uint8))
     assert open_samples(tmp_path).samples[0].load_panoptic() is None
