@@ -78,6 +78,11 @@ def load_description(path: str | os.PathLike[str]) -> DatasetInfo:
         _check_keys(row, _CLASS_KEYS, ("name", "thing"), place)
         for value in row.get("color", ()):
             _check_type(value, int, f"{place}.color")
+    if content.get("ignore_depth", 0) != 0:
+        raise ConfigError(
+            f"{where}: ignore_depth is {content['ignore_depth']}; depth that is not "
+            "known is stored as 0, in PNG files and in records"
+        )
     with_category = [row for row in classes if "category_id" in row]
     if with_category and len(with_category) < len(classes):
         raise ConfigError(

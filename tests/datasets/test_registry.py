@@ -181,6 +181,10 @@ def test_a_minimal_description(tmp_path: Path) -> None:
         ({"clases": []}, "unknown key 'clases'; did you mean classes"),
         ({"x": 1}, "unknown key 'x'; known are name, classes"),
         ({"name": "a"}, "key 'classes' is missing"),
+        (
+            {"name": "a", "classes": [], "ignore_depth": 65535},
+            "ignore_depth is 65535; depth that is not known is stored as 0",
+        ),
         ({**MINIMAL, "name": 1}, "name: found 1; expected a text"),
         ({**MINIMAL, "ignore_label": True}, "ignore_label: found true; expected an"),
         ({**MINIMAL, "label_divisor": 1e3}, "label_divisor: found 1000.0; expected an"),
