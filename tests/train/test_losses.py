@@ -1,5 +1,7 @@
 """The reduction of pixel losses, and the loss that a configuration asks for."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,13 @@ def test_heads_of_half_precision_are_compared_in_float32() -> None:
     )
     assert values["total_loss"].dtype == tf.float32
     assert values["center_loss"].numpy() == [90000.0]
+
+
+def test_unknown_depth_is_ignored_also_if_the_data_set_does_not_say_so() -> None:
+    info = dataclasses.replace(get_dataset("semkitti_dvps"), ignore_depth=None)
+    loss = losses.build_loss(
+        LossOptions(depth_loss=SingleLossOptions(name="depth_loss")), info
+    )
+    targets = {"depth_gt": tf.constant([[[[2.0], [0.0]]]])}
+    found = loss({"depth_pred": tf.constant([[[[2.0], [3.0]]]])}, targets)
+    assert found["depth_loss"].numpy().tolist() == [0.0]

@@ -246,7 +246,8 @@ def _loss_function(
         )
     fraction = _fraction(name, options)
     if options.name == "depth_loss":
-        return partial(depth_loss, ignore_depth=dataset.ignore_depth)
+        # Also where the data set does not say so, records hold 0 for unknown depth.
+        return partial(depth_loss, ignore_depth=dataset.ignore_depth or 0.0)
     if options.name == "softmax_cross_entropy":
         return partial(
             softmax_cross_entropy,
