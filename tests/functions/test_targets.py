@@ -77,12 +77,12 @@ def make_sample(case: reference.Case) -> dict[str, Any]:
 
     @tf.function  # type: ignore[untyped-decorator]
     def make() -> dict[str, Any]:
-        record = decoded_record(case.inputs, "")
+        record = decoded_record(case, "")
         if not config["is_training"]:
             return dict(samples.evaluation_sample(record, settings, draws))
         second = None
         if settings.pasting is not None:
-            second = (decoded_record(case.inputs, "paste_"), draws)
+            second = (decoded_record(case, "paste_"), draws)
         return dict(samples.training_sample(record, settings, draws, pasted=second))
 
     return {name: value.numpy() for name, value in make().items()}
@@ -143,15 +143,20 @@ def dataset_info(published: dict[str, Any]) -> DatasetInfo:
     )
 
 
-def decoded_record(inputs: dict[str, Any], prefix: str) -> dict[str, Any]:
+def decoded_record(case: reference.Case, prefix: str) -> dict[str, Any]:
+    inputs = case.inputs
     height, width = inputs["image"].shape[:2]
-    decoded = {
-        records.IMAGE_NAME: tf.constant("img_0"),
-        records.HEIGHT: tf.constant(height),
-        records.WIDTH: tf.constant(width),
-        records.SEQUENCE: tf.constant("seq_3"),
-        records.FRAME: tf.constant("000007"),
+    names = {  # are not stored with the inputs, and pass through
+        records.IMAGE_NAME: "image_name",
+        records.SEQUENCE: "sequence_id",
+        records.FRAME: "frame_id",
     }
+    decoded = {
+        key: tf.constant(str(case.outputs.get(name, name)))
+        for key, name in names.items()
+    }
+    decoded[records.HEIGHT] = tf.constant(height)
+    decoded[records.WIDTH] = tf.constant(width)
     for name in ("image", "prev_image", "next_image"):
         if prefix + name in inputs:
             decoded[name] = tf.constant(inputs[prefix + name])
