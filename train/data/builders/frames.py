@@ -49,7 +49,7 @@ def check_size(
     if found != size:
         raise DataError(
             f"{path}: is {'x'.join(map(str, found))}, but {image_path.name} is "
-            f"{size[0]}x{size[1]} (height x width)"
+            f"{size[0]}x{size[1]} (height x width); export both in one size"
         )
 
 

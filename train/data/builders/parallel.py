@@ -3,7 +3,10 @@
 import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -92,6 +95,15 @@ def _start(work: Any, counter: Any, stop: Any) -> None:
     cv2.setNumThreads(1)  # the processes already use all cores
     # Ctrl-C reaches every process of a terminal; the parent tells us when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process if its parent is killed; it would wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(task: Any) -> Any:

@@ -161,8 +161,14 @@ def build_records(
 
     items = run_tasks(_ShardWriter(source), todo, keep, workers=workers)
     total = sum(len(shard.items) for shard in todo)
-    for _ in progress(items, total=total, label=f"writing {split}", quiet=quiet):
-        pass
+    try:
+        for _ in progress(items, total=total, label=f"writing {split}", quiet=quiet):
+            pass
+    except OutputError as error:
+        raise OutputError(
+            f"{error}; once that is mended, the same command goes on: {len(done)} of "
+            f"{counted(num_shards, 'file')} are written"
+        ) from error
     return BuildSummary(
         output_dir=str(output),
         split=split,
