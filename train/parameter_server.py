@@ -191,6 +191,8 @@ class Coordinator:
             )
             # What comes back reads its part in another order.
             dataset = make_dataset(share, seed + ticket // num_workers)
+            if share.num_replicas == 1:
+                return dataset
             return strategy.distribute_datasets_from_function(lambda context: dataset)
 
         @tf.function  # type: ignore[untyped-decorator]
