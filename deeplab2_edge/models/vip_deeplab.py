@@ -28,8 +28,8 @@ from deeplab2_edge.models.panoptic_deeplab import (
 )
 from deeplab2_edge.optional import require
 
-tf = require("tensorflow", extra="train")
-tf_keras = require("tf_keras", extra="train")
+tf: Any = require("tensorflow", extra="train")
+tf_keras: Any = require("tf_keras", extra="train")
 
 ENCODER = "encoder"
 NORMALIZE = "normalize"
