@@ -25,6 +25,7 @@ from deeplab2_edge.checkpoint_files import (
     read_contents,
     resolve_checkpoint,
 )
+from deeplab2_edge.checkpoint_files.contents import QUANTIZERS, SUFFIX
 from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.optional import require
 
@@ -34,7 +35,9 @@ tf_keras: Any = require("tf_keras", extra="train")
 __all__ = [
     "LoadReport",
     "inspect_checkpoint",
+    "load_quantizers",
     "load_weights",
+    "quantizer_paths",
     "resolve_checkpoint",
     "save_weights",
     "track",
@@ -72,18 +75,67 @@ class LoadReport:
 def variable_paths(model: Any) -> dict[str, Any]:
     """Maps checkpoint paths to the variables of a model.
 
+    A layer wrapped for quantization-aware training keeps the paths it has without; the
+    ranges of its quantizers are not variables of the model, see `quantizer_paths`.
     Layers inside layers (and models inside models) carry their whole path as name,
     too, so it does not matter how deep a variable lies.
 
     Returns:
         `{"encoder/_blocks/0/_conv/kernel": variable, ...}`.
     """
-    layers = [m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)]
     return {
-        f"{layer.name}/{_leaf(variable)}": variable
-        for layer in layers
+        f"{_plain_name(layer)}/{_leaf(variable)}": variable
+        for layer in _layers(model)
         for variable in _own_variables(layer)
+        if not _is_of_quantizer(layer, variable)
     }
+
+
+def quantizer_paths(model: Any) -> dict[str, Any]:
+    """Maps checkpoint paths to what the quantizers of a network know: their ranges.
+
+    A layer wrapped for quantization-aware training has its own variables under their
+    plain paths, see `variable_paths`, and those of its quantizers under the same path
+    below `quantizers`.
+
+    Returns:
+        `{"quantizers/encoder/_stem/_conv/kernel_min": variable, ...}`; empty for a
+        float model.
+    """
+    return {
+        f"{QUANTIZERS}/{_plain_name(layer)}/{_leaf(variable)}": variable
+        for layer in _layers(model)
+        for variable in _own_variables(layer)
+        if _is_of_quantizer(layer, variable)
+    }
+
+
+def load_quantizers(model: Any, source: str | Path | CheckpointContents) -> int:
+    """Fills the ranges of a quantized network from a checkpoint of its training.
+
+    Args:
+        model: A network with quantizers; its weights are read by `load_weights`.
+        source: See `load_weights`.
+
+    Returns:
+        The number of variables.
+
+    Raises:
+        CheckpointError: If the checkpoint lacks one, or cannot be read.
+    """
+    contents = _contents(source)
+    reader = _open(contents)
+    wanted = quantizer_paths(model)
+    missing = sorted(p for p in wanted if not reader.has_tensor(p + SUFFIX))
+    if missing:
+        raise CheckpointError(
+            f"{contents.name}: holds {len(wanted) - len(missing)} of the {len(wanted)} "
+            f"ranges of the network's quantizers, lacks {missing[0]}; expected a "
+            "checkpoint of its quantization-aware training"
+        )
+    for path, variable in wanted.items():
+        variable.assign(_read(reader, contents.name, path + SUFFIX))
+    return len(wanted)
 
 
 def load_weights(
@@ -189,6 +241,33 @@ def track(variables: Mapping[str, Any]) -> dict[str, Any]:
             node = getattr(node, edge)
         setattr(node, leaf, variable)
     return {name: getattr(root, name) for name in {p.split("/")[0] for p in variables}}
+
+
+def _layers(model: Any) -> list[Any]:
+    return [m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)]
+
+
+def _is_wrapper(layer: Any) -> bool:
+    """Tells the layers that quantize another one's weights and outputs."""
+    return isinstance(layer, tf_keras.layers.Wrapper) and hasattr(
+        layer, "quantize_config"
+    )
+
+
+def _plain_name(layer: Any) -> str:
+    """Returns the name of a layer in the float network."""
+    return str(layer.layer.name if _is_wrapper(layer) else layer.name)
+
+
+def _is_of_quantizer(layer: Any, variable: Any) -> bool:
+    """Tells the variables of quantizers from those of the layers they quantize.
+
+    A wrapper takes the kernel of its layer over, which learns; ranges do not.
+    """
+    if _is_wrapper(layer):
+        return not variable.trainable
+    # The layer that quantizes the input of a network.
+    return hasattr(layer, "quantizer") and not layer.trainable_weights
 
 
 class _Node(tf.Module):  # type: ignore[misc]

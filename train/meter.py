@@ -1,7 +1,6 @@
 """Means of losses over an interval of steps."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from deeplab2_edge.optional import require
@@ -15,13 +14,11 @@ class Meter:
     """Averages losses over an interval without waiting for every step.
 
     Attributes:
-        last: What the last step gave.
         last_means: The means that `means` gave last.
     """
 
     def __init__(self) -> None:
         self.last_means: dict[str, float] = {}
-        self.last: Mapping[str, Any] = {}
         self.start_interval()
 
     def start_interval(self) -> None:
@@ -33,7 +30,6 @@ class Meter:
     def add(self, losses: dict[str, Any]) -> None:
         """Counts what a step gave."""
         self._count += 1
-        self.last = losses
         # A step that is not finite must not poison the mean.
         kept = 1.0 - losses[SKIPPED]
         for name, value in losses.items():

@@ -18,6 +18,7 @@ class RunOptions:
         precision: See `build_model`. With float16 the loss is scaled.
         recompute: See `build_model`: less memory, more time, the same result.
         num_micro_batches: See `make_train_step`.
+        xla: See `make_train_step`; for one replica.
         stop_after: Stop at this step, before the configured number.
     """
 
@@ -28,6 +29,7 @@ class RunOptions:
     precision: str = "float32"
     recompute: bool = False
     num_micro_batches: int = 1
+    xla: bool = False
     stop_after: int | None = None
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ def make_train_step(
     strategy: Any = None,
     num_micro_batches: int = 1,
     loss_scale: LossScale | None = None,
+    xla: bool = False,
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Builds the function that learns from one batch.
 
@@ -44,9 +45,10 @@ def make_train_step(
     synchronized). They are clipped after they are summed, for the same reason; the
     original clips those of each replica.
 
-    A step whose gradient is not finite leaves weights and optimizer alone and is
-    reported; the original trainer replaces such a loss by zero and loses the step
-    silently.
+    A step whose gradient is not finite leaves weights, statistics of batch norm and
+    optimizer alone and is reported; the original trainer replaces such a loss by zero
+    and loses the step silently. Without a loss scale, whose search it would end, no
+    step after it changes anything, so that its cause can be looked for.
 
     Args:
         model: See `build_model`.
@@ -58,6 +60,7 @@ def make_train_step(
         num_micro_batches: Parts each replica's batch is learnt from one after the
             other, in one update: less memory. Batch statistics are those of a part.
         loss_scale: For float16.
+        xla: Compile forward pass, losses and gradients of a replica with XLA.
 
     Returns:
         From a global batch to the mean of every loss over it (unweighted mean, the
@@ -76,10 +79,18 @@ def make_train_step(
         share=1.0 / (strategy.num_replicas_in_sync * num_micro_batches),
         num_micro_batches=num_micro_batches,
         loss_scale=loss_scale,
+        xla=xla,
     )
+    with strategy.scope():
+        has_diverged = tf.Variable(
+            False,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(batch: Mapping[str, Any]) -> dict[str, Any]:
+        statistics = strategy.run(replica_step.read_statistics)
         values, gradients = strategy.run(replica_step.learn, args=(batch,))
         gradients, norms = strategy.run(replica_step.finish, args=(gradients,))
         # After the reduction all replicas hold the same.
@@ -88,13 +99,18 @@ def make_train_step(
         }
         norm = strategy.experimental_local_results(norms)[0]
         is_finite = tf.math.is_finite(values[TOTAL_LOSS]) & tf.math.is_finite(norm)
-        if is_finite:
+        is_learnt = is_finite & ~has_diverged.read_value()
+        if is_learnt:
             strategy.run(replica_step.update, args=(gradients,))
+        else:
+            strategy.run(replica_step.write_statistics, args=(statistics,))
         if loss_scale is not None:
             loss_scale.adapt(is_finite)
+        else:
+            has_diverged.assign(~is_learnt)
         global_step.assign_add(1)
         values[GRADIENT_NORM] = norm
-        values[SKIPPED] = 1.0 - tf.cast(is_finite, tf.float32)
+        values[SKIPPED] = 1.0 - tf.cast(is_learnt, tf.float32)
         return values
 
     return step  # type: ignore[no-any-return]
@@ -112,6 +128,7 @@ class ReplicaStep:
         share: Weight of the mean over one part of the batch in that over all.
         num_micro_batches: Parts of the replica's batch.
         loss_scale: For float16.
+        xla: See `make_train_step`.
     """
 
     model: Any
@@ -121,6 +138,7 @@ class ReplicaStep:
     share: float
     num_micro_batches: int
     loss_scale: LossScale | None
+    xla: bool = False
 
     @property
     def variables(self) -> list[Any]:
@@ -131,8 +149,11 @@ class ReplicaStep:
         """Returns losses and gradients, summed over parts and replicas."""
         values: dict[str, Any] = {}
         gradients: list[Any] = [None] * len(self.variables)
+        learn_part: Any = self.learn_part
+        if self.xla:
+            learn_part = tf.function(learn_part, jit_compile=True)
         for part in _parts(batch, self.num_micro_batches):
-            part_values, part_gradients = self.learn_part(part)
+            part_values, part_gradients = learn_part(part)
             values = {n: values.get(n, 0.0) + v for n, v in part_values.items()}
             gradients = [
                 _sum(*pair) for pair in zip(gradients, part_gradients, strict=True)
@@ -157,6 +178,21 @@ class ReplicaStep:
             if self.loss_scale is not None:
                 target = self.loss_scale.apply(target)
         return values, tape.gradient(target, self.variables)
+
+    @property
+    def statistics(self) -> list[Any]:
+        """What a forward pass changes: statistics of batch norm, ranges."""
+        # Weights that were frozen are not changed by anything.
+        return [v for v in self.model.non_trainable_weights if not v.trainable]
+
+    def read_statistics(self) -> list[Any]:
+        """Returns copies of the statistics."""
+        return [tf.identity(variable) for variable in self.statistics]
+
+    def write_statistics(self, values: list[Any]) -> None:
+        """Takes a forward pass back."""
+        for variable, value in zip(self.statistics, values, strict=True):
+            variable.assign(value)
 
     def finish(self, gradients: list[Any]) -> tuple[list[Any], Any]:
         """Returns unscaled, clipped gradients, and their norm before clipping."""

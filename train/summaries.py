@@ -1,5 +1,7 @@
 """TensorBoard scalars and pictures of a training run."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,7 @@ from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.layers.resize import resize_bilinear
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
+from deeplab2_edge.train.checkpoint_folder import readable_write_errors
 
 tf = require("tensorflow", extra="train")
 
@@ -30,6 +33,7 @@ class SummaryWriter:
     """
 
     def __init__(self, folder: Path, info: DatasetInfo) -> None:
+        self._folder = folder
         self._writer = tf.summary.create_file_writer(str(folder))
         # One more entry: void and everything beyond the classes is black.
         self._palette = np.array([*info.colors, (0, 0, 0)], np.float32)
@@ -55,12 +59,11 @@ class SummaryWriter:
         steps_per_second: float,
     ) -> None:
         """Writes the mean losses of an interval under their published names."""
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             for name, value in losses.items():
                 tf.summary.scalar(f"losses/train_{name}", value)
             tf.summary.scalar("learning_rate", learning_rate)
             tf.summary.scalar("steps_per_second", steps_per_second)
-        self._writer.flush()
 
     def images(self, step: int, batch: Any, model: Any) -> None:
         """Draws predictions for the first images of a batch.
@@ -77,7 +80,7 @@ class SummaryWriter:
         logits = resize_bilinear(outputs[keys.SEMANTIC_LOGITS], size)
         predicted = tf.argmax(logits, axis=-1).numpy()
         pixels = image[..., :3].numpy()
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             self._image("semantic_prediction", self._overlay(pixels, predicted))
             target = batch[keys.SEMANTIC_GT][:_MAX_IMAGES].numpy()
             self._image("semantic_label", self._overlay(pixels, target))
@@ -86,7 +89,13 @@ class SummaryWriter:
                 self._image("center_prediction", np.clip(heat, 0, 1) * 255)
                 target = batch[keys.INSTANCE_CENTER_GT][:_MAX_IMAGES].numpy()
                 self._image("center_label", target[..., np.newaxis] * 255)
-        self._writer.flush()
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        with readable_write_errors(self._folder, "summaries"):
+            with self._writer.as_default(step=step):
+                yield
+            self._writer.flush()
 
     def _overlay(
         self, pixels: NDArray[np.float32], classes: NDArray[Any]

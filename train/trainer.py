@@ -5,6 +5,7 @@ remembers (`run_state`), its data (`run_data`), one step (`step`), means of loss
 (`meter`), and the modes with evaluation (`modes`).
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab2_edge import keys
-from deeplab2_edge.config import ExperimentOptions, require_resolved, validate_config
-from deeplab2_edge.datasets.registry import get_dataset
+from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.files import ensure_output_dir
 from deeplab2_edge.models.cost import activation_bytes
@@ -21,18 +21,15 @@ from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.train.data.traced_checks import readable_errors
-from deeplab2_edge.train.divergence import refuse_divergence
+from deeplab2_edge.train.divergence import Suspect, refuse_divergence
 from deeplab2_edge.train.dry_run import DryRun, Restored, timed_batches, timed_step
 from deeplab2_edge.train.losses import build_loss
 from deeplab2_edge.train.meter import Meter
+from deeplab2_edge.train.run_checks import check_training
 from deeplab2_edge.train.run_config import remember_config
-from deeplab2_edge.train.run_data import (
-    check_classes,
-    open_batches,
-    warn_of_missing_records,
-)
+from deeplab2_edge.train.run_data import open_batches, warn_of_missing_records
 from deeplab2_edge.train.run_options import RunOptions
-from deeplab2_edge.train.run_state import RunState
+from deeplab2_edge.train.run_state import RunState, TransformModel
 from deeplab2_edge.train.schedules import build_schedule
 from deeplab2_edge.train.step import SKIPPED, make_train_step, seed_of
 from deeplab2_edge.train.strategy import (
@@ -42,6 +39,7 @@ from deeplab2_edge.train.strategy import (
     num_replicas,
 )
 from deeplab2_edge.train.summaries import SummaryWriter
+from deeplab2_edge.train.xla import check_replicas, readable_compile_errors
 
 tf = require("tensorflow", extra="train")
 tf_keras = require("tf_keras", extra="train")
@@ -90,6 +88,7 @@ def train(
     *,
     quiet: bool = False,
     evaluate: Callable[[int, str], None] | None = None,
+    transform_model: TransformModel | None = None,
 ) -> TrainingSummary:
     """Trains an experiment, from where an earlier run of it stopped.
 
@@ -103,14 +102,22 @@ def train(
         quiet: Report no progress.
         evaluate: Called with step and checkpoint every
             `evaluator_options.eval_interval` steps and at the end.
+        transform_model: Gets the network of the experiment, with the weights of
+            `initial_checkpoint`, and gives the one that is trained, for example
+            annotated for quantization-aware training. Its layers keep their names;
+            wrappers of tensorflow-model-optimization are known, see
+            `checkpoints.quantizer_paths`. A resumed run needs the same function.
 
     Raises:
         ConfigError: If the configuration makes no sense.
         DataError: If records are missing or damaged.
         CheckpointError: If a checkpoint to start from does not fit.
+        OutputError: If results cannot be written.
         DeepLabEdgeError: If training diverged.
     """
-    run = _Run(config, Path(model_dir), options, is_dry=False)
+    run = _Run(
+        config, Path(model_dir), options, is_dry=False, transform_model=transform_model
+    )
     steps = run.steps()
     # Only now: a command that does not fit must not spoil what lies there.
     if is_chief(run.strategy):
@@ -122,6 +129,8 @@ def dry_run(
     config: ExperimentOptions,
     model_dir: str | Path,
     options: RunOptions = _DEFAULTS,
+    *,
+    transform_model: TransformModel | None = None,
 ) -> DryRun:
     """Builds all of a run, takes two steps, and writes nothing.
 
@@ -130,7 +139,9 @@ def dry_run(
 
     Arguments and errors are those of `train`.
     """
-    return _Run(config, Path(model_dir), options, is_dry=True).rehearse()
+    return _Run(
+        config, Path(model_dir), options, is_dry=True, transform_model=transform_model
+    ).rehearse()
 
 
 class _Run:
@@ -143,10 +154,9 @@ class _Run:
         options: RunOptions,
         *,
         is_dry: bool,
+        transform_model: TransformModel | None,
     ) -> None:
-        info = get_dataset(require_resolved(config.train_dataset_options, "dataset"))
-        validate_config(config, info, needs=("model_options", "train_dataset_options"))
-        check_classes(config, info)
+        info = check_training(config)
         self.config = config
         self.info = info
         self.output_dir = model_dir / config.experiment_name
@@ -163,21 +173,32 @@ class _Run:
             warn_of_missing_records(config)
         self.options = config.trainer_options
         self.schedule = build_schedule(self.options.solver_options)
-        self.state = RunState(config, options, strategy, self.output_dir, is_dry=is_dry)
+        if options.xla:
+            check_replicas(num_replicas(strategy))
+        self.state = RunState(
+            config,
+            options,
+            strategy,
+            self.output_dir,
+            is_dry=is_dry,
+            transform_model=transform_model,
+        )
+        self.loss = build_loss(
+            self.options.loss_options,
+            info,
+            model_options=config.model_options,
+            seed_source=seed_of(self.state.global_step),
+        )
         self.step_function: Any = make_train_step(
             self.state.model,
-            build_loss(
-                self.options.loss_options,
-                info,
-                model_options=config.model_options,
-                seed_source=seed_of(self.state.global_step),
-            ),
+            self.loss,
             self.state.groups,
             self.state.global_step,
             solver=self.options.solver_options,
             strategy=strategy,
             num_micro_batches=options.num_micro_batches,
             loss_scale=self.state.loss_scale,
+            xla=options.xla,
         )
 
     def train(
@@ -190,6 +211,7 @@ class _Run:
         first, last = self._interval()
         meter = Meter()
         skipped = 0
+        before: Suspect | None = None
         started = time.monotonic()
         with self._summaries() as summaries:
             shown = progress(
@@ -200,10 +222,12 @@ class _Run:
                 status=meter.status,
             )
             for step, batch, losses in shown:
-                self._refuse_divergence(meter.last, step - 1)
+                # Looking at the step before does not keep the device waiting.
+                self._refuse_divergence(before)
+                before = this = Suspect(step, losses, batch)
                 meter.add(losses)
                 if step % self.options.save_summaries_steps == 0 or step == last:
-                    self._refuse_divergence(losses, step)
+                    self._refuse_divergence(this)
                     means = meter.means()
                     skipped += meter.count_skipped()
                     summaries.scalars(
@@ -215,7 +239,7 @@ class _Run:
                     meter.start_interval()
                 is_evaluated = evaluate is not None and self._is_evaluated(step, last)
                 if is_evaluated or self._is_saved(step, last):
-                    self._refuse_divergence(losses, step)
+                    self._refuse_divergence(this)
                     prefix = self.state.save()
                     if self._is_alone:
                         summaries.images(step, self._local(batch), self.state.model)
@@ -223,7 +247,7 @@ class _Run:
                         evaluate(step, prefix)
         return TrainingSummary(
             output_dir=self.output_dir,
-            checkpoint=self.state.last_saved(),
+            checkpoint=str(self.state.last_checkpoint()),
             first_step=first,
             last_step=max(first, last),
             losses=meter.last_means,
@@ -235,8 +259,9 @@ class _Run:
     def rehearse(self) -> DryRun:
         first, last = self._interval()
         batch, batch_seconds = timed_batches(self._batches(first))
-        losses, first_seconds = timed_step(self.step_function, batch)
-        self._refuse_divergence(losses, first + 1)
+        with self._compile_errors():
+            losses, first_seconds = timed_step(self.step_function, batch)
+        self._refuse_divergence(Suspect(first + 1, losses, batch))
         _, seconds = timed_step(self.step_function, batch)
         graph = self.step_function.get_concrete_function(batch).graph
         return DryRun(
@@ -270,7 +295,13 @@ class _Run:
         for step in numbers:
             with readable_errors():
                 batch = next(batches)
-            yield step, batch, self.step_function(batch)
+            with self._compile_errors():
+                losses = self.step_function(batch)
+            yield step, batch, losses
+
+    def _compile_errors(self) -> contextlib.AbstractContextManager[None]:
+        is_compiled = self.run_options.xla
+        return readable_compile_errors() if is_compiled else contextlib.nullcontext()
 
     def _interval(self) -> tuple[int, int]:
         """Returns the steps done and the step to stop at."""
@@ -314,8 +345,13 @@ class _Run:
     def _summaries(self) -> SummaryWriter:
         return SummaryWriter(self.state.checkpoint_dir / "train", self.info)
 
-    def _refuse_divergence(self, losses: Mapping[str, Any], step: int) -> None:
-        refuse_divergence(losses, step, self.state)
+    def _refuse_divergence(self, suspect: Suspect | None) -> None:
+        if suspect is None or not float(suspect.losses[SKIPPED]):
+            return
+        # Steps that other machines take leave no batch here.
+        batch = None if suspect.batch is None else self._local(suspect.batch)
+        local = Suspect(suspect.step, suspect.losses, batch)
+        refuse_divergence(local, self.state, self.loss)
 
 
 def _check_batch(batch_size: int, options: RunOptions, strategy: Any) -> None:

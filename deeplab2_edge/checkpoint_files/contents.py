@@ -21,10 +21,12 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Another trainer of the same backbones stores them below this prefix.
 FOREIGN_ENCODER = "backbone/_encoder/"
 _ENCODER = "encoder/"
+# Ranges of quantization-aware training stand below this item.
+QUANTIZERS = "quantizers"
 # Training state: never part of the model.
 _STATE = re.compile(
-    r"^(global_step|save_counter|optimizer|backbone_optimizer|trainer_state)(/|$)"
-    r"|\.OPTIMIZER_SLOT"
+    r"^(global_step|save_counter|optimizer|backbone_optimizer|trainer_state|loss_scale"
+    rf"|{QUANTIZERS})(/|$)|\.OPTIMIZER_SLOT"
 )
 # How TensorFlow finds its way without names; keys are enough here.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

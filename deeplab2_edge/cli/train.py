@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
     from deeplab2_edge.train.dry_run import DryRun, Restored
     from deeplab2_edge.train.modes import Evaluated
+    from deeplab2_edge.train.run_options import RunOptions
     from deeplab2_edge.train.trainer import TrainingSummary
 
 _EXAMPLES = """\
@@ -102,6 +102,18 @@ def add_parser(subparsers: Any) -> None:
         help="learn from each batch in N parts, in one update: less memory",
     )
     parser.add_argument(
+        "--xla",
+        action="store_true",
+        help="compile the step of one device with XLA: a long first step, then often "
+        "faster ones, the same result to rounding",
+    )
+    parser.add_argument(
+        "--no-eval-loss",
+        action="store_true",
+        help="evaluate metrics alone; the losses on the evaluation data cost one more "
+        "forward pass for each image",
+    )
+    parser.add_argument(
         "--strategy",
         choices=("auto", "one", "mirrored", "multi_worker", "tpu"),
         default="auto",
@@ -118,8 +130,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from deeplab2_edge.cli.experiments import load_experiment
     from deeplab2_edge.errors import UsageError
-    from deeplab2_edge.train.modes import train_and_evaluate
-    from deeplab2_edge.train.trainer import RunOptions, dry_run, train
+    from deeplab2_edge.train.run_checks import check_evaluation, check_training
+    from deeplab2_edge.train.run_options import RunOptions
 
     evaluates_only = args.mode in ("eval", "continuous_eval")
     if args.dry_run and evaluates_only:
@@ -133,10 +145,25 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         recompute=args.recompute,
         num_micro_batches=args.micro_batches,
+        xla=args.xla,
         stop_after=args.steps,
     )
+    # A wrong name is told before TensorFlow is loaded, which takes seconds.
+    if not evaluates_only:
+        check_training(config)
+    if args.mode != "train":
+        check_evaluation(config)
     if evaluates_only:
         return _evaluate(config, args)
+    return _train(config, args, options)
+
+
+def _train(
+    config: "ExperimentOptions", args: argparse.Namespace, options: "RunOptions"
+) -> int:
+    from deeplab2_edge.train.modes import train_and_evaluate
+    from deeplab2_edge.train.trainer import dry_run, train
+
     if args.dry_run:
         tried = dry_run(config, args.output, options)
         print(json.dumps(tried.to_json(), indent=1) if args.json else _format(tried))
@@ -146,7 +173,11 @@ def run(args: argparse.Namespace) -> int:
         summary = train(config, args.output, options, quiet=args.quiet)
     else:
         summary, evaluated = train_and_evaluate(
-            config, args.output, options, quiet=args.quiet
+            config,
+            args.output,
+            options,
+            quiet=args.quiet,
+            with_losses=not args.no_eval_loss,
         )
     if args.json:
         document = _describe(summary)
@@ -162,23 +193,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(config: "ExperimentOptions", args: argparse.Namespace) -> int:
-    from deeplab2_edge.checkpoint_files import find_checkpoint
-    from deeplab2_edge.train.modes import (
-        evaluate_continuously,
-        evaluate_once,
-        step_of,
-    )
+    from deeplab2_edge.train.modes import evaluate_continuously, evaluate_latest
 
+    with_losses = not args.no_eval_loss
     evaluations: Iterable[Evaluated]
     if args.mode == "continuous_eval":
-        evaluations = evaluate_continuously(config, args.output, quiet=args.quiet)
-    else:
-        folder = Path(args.output) / config.experiment_name
-        prefix = find_checkpoint(folder).prefix
-        evaluations = (
-            evaluate_once(config, folder, prefix, step_of(prefix), quiet=args.quiet)
-            for _ in range(1)
+        evaluations = evaluate_continuously(
+            config, args.output, quiet=args.quiet, with_losses=with_losses
         )
+    else:
+        latest = evaluate_latest(
+            config, args.output, quiet=args.quiet, with_losses=with_losses
+        )
+        evaluations = (latest,)
     for one in evaluations:
         if args.json:
             # One document per line: the last may be hours away.
@@ -193,13 +220,17 @@ def _describe_evaluated(one: "Evaluated") -> dict[str, Any]:
         "step": one.step,
         "checkpoint": one.checkpoint,
         "is_best": one.is_best,
+        "losses": dict(one.losses),
         "evaluation": one.report.to_json(),
     }
 
 
 def _print_evaluated(one: "Evaluated") -> None:
     best = " (the best so far)" if one.is_best else ""
+    losses = ", ".join(f"{n} {v:.4f}" for n, v in sorted(one.losses.items()))
     print(f"step {one.step}{best}\n{one.report.format()}", flush=True)
+    if losses:
+        print(f"on the evaluation data: {losses}", flush=True)
 
 
 def _describe(summary: "TrainingSummary") -> dict[str, Any]:
