@@ -2,17 +2,14 @@
 
 import glob
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deeplab2_edge.config import ExperimentOptions, require_resolved
 from deeplab2_edge.datasets.registry import DatasetInfo
-from deeplab2_edge.optional import require
 from deeplab2_edge.records import missing_shards
-from deeplab2_edge.train.data.pipeline import training_dataset
-
-tf = require("tensorflow", extra="train")
+from deeplab2_edge.train.data.pipeline import Share, training_dataset
 
 
 def warn_of_missing_records(config: ExperimentOptions) -> None:
@@ -30,8 +27,9 @@ def open_batches(
     *,
     seed: int,
     first_step: int,
+    services: Sequence[str] = (),
 ) -> Iterator[Any]:
-    """Gives the batches that follow on a step.
+    """Gives the batches that follow on a step; each process makes its share of them.
 
     Args:
         config: The experiment.
@@ -39,25 +37,41 @@ def open_batches(
         strategy: Of `make_strategy`.
         seed: Of order and augmentation.
         first_step: Steps that were done before.
+        services: See `training_dataset`.
 
     Raises:
         ConfigError: See `training_dataset`.
         DataError: See `training_dataset`.
     """
-    dataset = training_dataset(
+
+    def dataset_of_process(context: Any) -> Any:
+        processes = context.num_input_pipelines
+        share = Share(
+            context.input_pipeline_id,
+            processes,
+            num_replicas=context.num_replicas_in_sync // processes,
+        )
+        return open_dataset(
+            config,
+            info,
+            seed=seed,
+            start_step=first_step,
+            share=share,
+            services=services,
+        )
+
+    return iter(strategy.distribute_datasets_from_function(dataset_of_process))
+
+
+def open_dataset(config: ExperimentOptions, info: DatasetInfo, **settings: Any) -> Any:
+    """Opens the records of an experiment, see `training_dataset`."""
+    return training_dataset(
         config.train_dataset_options,
         info,
-        seed=seed,
-        start_step=first_step,
         has_instances=has_instances(config),
         has_depth=has_depth(config),
+        **settings,
     )
-    # Every worker reads all batches and keeps its part of each.
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
-    return iter(strategy.experimental_distribute_dataset(dataset.with_options(options)))
 
 
 def has_instances(config: ExperimentOptions) -> bool:

@@ -20,6 +20,8 @@ class RunOptions:
         num_micro_batches: See `make_train_step`.
         xla: See `make_train_step`; for one replica.
         stop_after: Stop at this step, before the configured number.
+        data_services: See `training_dataset`.
+        worker_timeout: Seconds to wait for other machines.
     """
 
     seed: int = 0
@@ -31,6 +33,8 @@ class RunOptions:
     num_micro_batches: int = 1
     xla: bool = False
     stop_after: int | None = None
+    data_services: tuple[str, ...] = ()
+    worker_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         if self.stop_after is not None and self.stop_after < 1:
@@ -42,3 +46,14 @@ class RunOptions:
                 f"the number of micro-batches is {self.num_micro_batches}; must be at "
                 "least 1"
             )
+        if not self.worker_timeout > 0:
+            raise UsageError(
+                f"the time to wait for other machines is {self.worker_timeout:g} "
+                "seconds; must be above 0"
+            )
+
+    def agreement(self) -> str:
+        """Says, line by line, what must be the same in all processes of a run."""
+        own = ("data_services", "worker_timeout")
+        options = {name: value for name, value in vars(self).items() if name not in own}
+        return "".join(f"option {name}: {value}\n" for name, value in options.items())

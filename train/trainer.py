@@ -8,26 +8,42 @@ remembers (`run_state`), its data (`run_data`), one step (`step`), means of loss
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deeplab2_edge import keys
-from deeplab2_edge.config import ExperimentOptions
-from deeplab2_edge.errors import ConfigError
+from deeplab2_edge.config import ExperimentOptions, format_config
+from deeplab2_edge.errors import ConfigError, UsageError
 from deeplab2_edge.files import ensure_output_dir
 from deeplab2_edge.models.cost import activation_bytes
 from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.machine import peak_memory_bytes
+from deeplab2_edge.train.cluster import wait_for_address
+from deeplab2_edge.train.data.pipeline import Share
 from deeplab2_edge.train.data.traced_checks import readable_errors
 from deeplab2_edge.train.divergence import Suspect, refuse_divergence
 from deeplab2_edge.train.dry_run import DryRun, Restored, timed_batches, timed_step
 from deeplab2_edge.train.losses import build_loss
 from deeplab2_edge.train.meter import Meter
+from deeplab2_edge.train.parameter_server import (
+    Coordinator,
+    asynchronous_cluster,
+    check_asynchronous,
+    check_batch_statistics,
+    is_asynchronous,
+    is_finished,
+    parameter_server_cluster,
+    serve,
+)
 from deeplab2_edge.train.run_checks import check_training
 from deeplab2_edge.train.run_config import remember_config
-from deeplab2_edge.train.run_data import open_batches, warn_of_missing_records
+from deeplab2_edge.train.run_data import (
+    open_batches,
+    open_dataset,
+    warn_of_missing_records,
+)
 from deeplab2_edge.train.run_options import RunOptions
 from deeplab2_edge.train.run_state import RunState, TransformModel
 from deeplab2_edge.train.schedules import build_schedule
@@ -40,6 +56,7 @@ from deeplab2_edge.train.strategy import (
 )
 from deeplab2_edge.train.summaries import SummaryWriter
 from deeplab2_edge.train.xla import check_replicas, readable_compile_errors
+from deeplab2_edge.version import __version__
 
 tf = require("tensorflow", extra="train")
 tf_keras = require("tf_keras", extra="train")
@@ -63,6 +80,8 @@ class TrainingSummary:
         seconds: Time of this process's steps.
         restored: What this process began with: the last checkpoint of the run, or
             `initial_checkpoint`; None if weights were random.
+        served_as: What this process was to a chief that trained, for example
+            `worker 1`; empty if it trained itself.
     """
 
     output_dir: Path
@@ -73,6 +92,7 @@ class TrainingSummary:
     skipped_steps: int
     seconds: float
     restored: Restored | None = None
+    served_as: str = ""
 
     @property
     def steps_per_second(self) -> float:
@@ -115,6 +135,11 @@ def train(
         OutputError: If results cannot be written.
         DeepLabEdgeError: If training diverged.
     """
+    options, served = _join_cluster(
+        config, Path(model_dir), options, evaluates=evaluate is not None
+    )
+    if served is not None:
+        return served
     run = _Run(
         config, Path(model_dir), options, is_dry=False, transform_model=transform_model
     )
@@ -139,6 +164,11 @@ def dry_run(
 
     Arguments and errors are those of `train`.
     """
+    if asynchronous_cluster(options.strategy) is not None:
+        raise UsageError(
+            "--dry-run takes steps in this process alone: try strategy "
+            "parameter_server out with --strategy one, on one of its workers"
+        )
     return _Run(
         config, Path(model_dir), options, is_dry=True, transform_model=transform_model
     ).rehearse()
@@ -167,7 +197,19 @@ class _Run:
         tf_keras.utils.set_random_seed(options.seed)
         if options.deterministic:
             tf.config.experimental.enable_op_determinism()
-        self.strategy = strategy = make_strategy(options.strategy, tpu=options.tpu)
+        for address in options.data_services:
+            wait_for_address(
+                address, timeout=options.worker_timeout, what="--data-service"
+            )
+        self.strategy = strategy = make_strategy(
+            options.strategy,
+            tpu=options.tpu,
+            greeting=(
+                f"version: {__version__}\n{format_config(config)}{options.agreement()}"
+            ),
+            timeout=options.worker_timeout,
+        )
+        check_batch_statistics(strategy, config.trainer_options.solver_options)
         _check_batch(config.train_dataset_options.batch_size, options, strategy)
         if is_chief(strategy):
             warn_of_missing_records(config)
@@ -241,7 +283,7 @@ class _Run:
                 if is_evaluated or self._is_saved(step, last):
                     self._refuse_divergence(this)
                     prefix = self.state.save()
-                    if self._is_alone:
+                    if self._is_alone and batch is not None:
                         summaries.images(step, self._local(batch), self.state.model)
                     if evaluate is not None and is_evaluated:
                         evaluate(step, prefix)
@@ -287,7 +329,37 @@ class _Run:
         first, last = self._interval()
         if first >= last:
             return iter(())
+        if is_asynchronous(self.strategy):
+            return self._hand_out(first, last)
         return self._take(self._batches(first), range(first + 1, last + 1))
+
+    def _hand_out(self, first: int, last: int) -> Iterator[tuple[int, Any, Any]]:
+        """Lets workers take the steps, on batches of their own."""
+        batch_size = self.config.train_dataset_options.batch_size
+        cluster = parameter_server_cluster()
+        num_workers = len(cluster.jobs["worker"])
+
+        def dataset_of_worker(share: Share, seed: Any) -> Any:
+            return open_dataset(
+                self.config,
+                self.info,
+                seed=seed,
+                start_step=first // num_workers,
+                batch_size=batch_size * num_workers,
+                share=share,
+                services=self.run_options.data_services,
+            )
+
+        coordinator = Coordinator(
+            self.strategy,
+            self.step_function,
+            dataset_of_worker,
+            num_workers=num_workers,
+            seed=self.run_options.seed,
+        )
+        stops = (self.options.save_summaries_steps, self.options.save_checkpoints_steps)
+        for step, losses in coordinator.run_between(first, last, stops):
+            yield step, None, losses
 
     def _take(
         self, batches: Iterator[Any], numbers: range
@@ -305,10 +377,7 @@ class _Run:
 
     def _interval(self) -> tuple[int, int]:
         """Returns the steps done and the step to stop at."""
-        last = self.options.solver_options.training_number_of_steps
-        if self.run_options.stop_after is not None:
-            last = min(last, self.run_options.stop_after)
-        return self.state.step(), last
+        return self.state.step(), _last_step(self.config, self.run_options)
 
     def _is_evaluated(self, step: int, last: int) -> bool:
         return step % self.config.evaluator_options.eval_interval == 0 or step == last
@@ -324,6 +393,7 @@ class _Run:
             self.strategy,
             seed=self.run_options.seed,
             first_step=first,
+            services=self.run_options.data_services,
         )
 
     @property
@@ -352,6 +422,45 @@ class _Run:
         batch = None if suspect.batch is None else self._local(suspect.batch)
         local = Suspect(suspect.step, suspect.losses, batch)
         refuse_divergence(local, self.state, self.loss)
+
+
+def _join_cluster(
+    config: ExperimentOptions,
+    model_dir: Path,
+    options: RunOptions,
+    *,
+    evaluates: bool,
+) -> tuple[RunOptions, TrainingSummary | None]:
+    """Finds the part of this process in an asynchronous run; plays that of a server.
+
+    Returns:
+        The options to train with, and, if this process has served, how that ended.
+    """
+    cluster = asynchronous_cluster(options.strategy)
+    if cluster is None:
+        return options, None
+    check_asynchronous(options, evaluates=evaluates)
+    output_dir, last = model_dir / config.experiment_name, _last_step(config, options)
+    if cluster.is_chief:
+        # Servers do not come if nothing is left to do.
+        is_over = is_finished(output_dir, last)
+        return (replace(options, strategy="one") if is_over else options), None
+    serve(cluster, lambda: is_finished(output_dir, last))
+    return options, TrainingSummary(
+        output_dir=output_dir,
+        checkpoint=str(tf.train.latest_checkpoint(str(output_dir))),
+        first_step=last,
+        last_step=last,
+        losses={},
+        skipped_steps=0,
+        seconds=0.0,
+        served_as=f"{cluster.task_type} {cluster.task_index}",
+    )
+
+
+def _last_step(config: ExperimentOptions, options: RunOptions) -> int:
+    last = config.trainer_options.solver_options.training_number_of_steps
+    return last if options.stop_after is None else min(last, options.stop_after)
 
 
 def _check_batch(batch_size: int, options: RunOptions, strategy: Any) -> None:

@@ -115,12 +115,34 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=("auto", "one", "mirrored", "multi_worker", "tpu"),
+        choices=(
+            "auto",
+            "one",
+            "mirrored",
+            "multi_worker",
+            "parameter_server",
+            "tpu",
+        ),
         default="auto",
-        help="where to train: one device, all GPUs, the machines of TF_CONFIG, a TPU "
-        "(default: what is there)",
+        help="where to train: one device, all GPUs, the machines of TF_CONFIG in step "
+        "or each at its own speed, a TPU (default: what is there)",
     )
     parser.add_argument("--tpu", default="", help="name or address of the TPU")
+    parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="how long to wait for other machines (default 600)",
+    )
+    parser.add_argument(
+        "--data-service",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="let `deeplab2-edge data serve` of another machine make the samples; "
+        "repeatable",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
@@ -147,6 +169,8 @@ def run(args: argparse.Namespace) -> int:
         num_micro_batches=args.micro_batches,
         xla=args.xla,
         stop_after=args.steps,
+        data_services=tuple(args.data_service),
+        worker_timeout=args.worker_timeout,
     )
     # A wrong name is told before TensorFlow is loaded, which takes seconds.
     if not evaluates_only:
@@ -242,6 +266,7 @@ def _describe(summary: "TrainingSummary") -> dict[str, Any]:
         "losses": summary.losses,
         "skipped_steps": summary.skipped_steps,
         "steps_per_second": summary.steps_per_second,
+        "served_as": summary.served_as,
         "restored": None if summary.restored is None else asdict(summary.restored),
     }
 
@@ -289,6 +314,12 @@ def _mib(size: int) -> str:
 
 
 def _print(summary: "TrainingSummary") -> None:
+    if summary.served_as:
+        print(
+            f"served as {summary.served_as}: step {summary.last_step} was reached\n"
+            f"checkpoint: {summary.checkpoint}"
+        )
+        return
     print(_format_start(summary.restored, summary.first_step))
     if summary.last_step == summary.first_step:
         print(f"nothing left to train: step {summary.last_step} was reached before")
