@@ -1,6 +1,8 @@
-"""Means of losses over an interval of steps."""
+"""Means of losses, and where the time goes, over an interval of steps."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from deeplab2_edge.optional import require
@@ -15,17 +17,27 @@ class Meter:
 
     Attributes:
         last_means: The means that `means` gave last.
+        waited_seconds: Time that was spent `waiting`, in all intervals.
     """
 
     def __init__(self) -> None:
         self.last_means: dict[str, float] = {}
+        self.waited_seconds = 0.0
         self.start_interval()
 
     def start_interval(self) -> None:
         """Forgets all steps."""
         self._sums: dict[str, Any] = {}
         self._count = 0
+        self._waited_before = self.waited_seconds
         self._started = time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for a batch."""
+        started = time.monotonic()
+        yield
+        self.waited_seconds += time.monotonic() - started
 
     def add(self, losses: dict[str, Any]) -> None:
         """Counts what a step gave."""
@@ -52,7 +64,14 @@ class Meter:
 
     def steps_per_second(self) -> float:
         """Returns the speed since the interval began."""
-        return self._count / max(time.monotonic() - self._started, 1e-9)
+        return self._count / self._seconds()
+
+    def input_wait_fraction(self) -> float:
+        """Returns the share of the interval that was spent waiting for batches."""
+        return (self.waited_seconds - self._waited_before) / self._seconds()
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._started, 1e-9)
 
     def status(self) -> str:
         """Says the mean loss for a line of progress."""

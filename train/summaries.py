@@ -57,6 +57,7 @@ class SummaryWriter:
         *,
         learning_rate: float,
         steps_per_second: float,
+        input_wait_fraction: float,
     ) -> None:
         """Writes the mean losses of an interval under their published names."""
         with self._writing(step):
@@ -64,6 +65,7 @@ class SummaryWriter:
                 tf.summary.scalar(f"losses/train_{name}", value)
             tf.summary.scalar("learning_rate", learning_rate)
             tf.summary.scalar("steps_per_second", steps_per_second)
+            tf.summary.scalar("input_wait_fraction", input_wait_fraction)
 
     def images(self, step: int, batch: Any, model: Any) -> None:
         """Draws predictions for the first images of a batch.

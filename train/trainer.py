@@ -78,6 +78,7 @@ class TrainingSummary:
         losses: Mean of every loss over the last interval.
         skipped_steps: Steps left out because of a loss that was not finite.
         seconds: Time of this process's steps.
+        waited_seconds: The part of it in which no batch was ready.
         restored: What this process began with: the last checkpoint of the run, or
             `initial_checkpoint`; None if weights were random.
         served_as: What this process was to a chief that trained, for example
@@ -93,6 +94,13 @@ class TrainingSummary:
     seconds: float
     restored: Restored | None = None
     served_as: str = ""
+
+    waited_seconds: float = 0.0
+
+    @property
+    def input_wait_fraction(self) -> float:
+        """Share of the time in which steps waited for the data pipeline."""
+        return self.waited_seconds / self.seconds if self.seconds else 0.0
 
     @property
     def steps_per_second(self) -> float:
@@ -191,6 +199,7 @@ class _Run:
         self.info = info
         self.output_dir = model_dir / config.experiment_name
         self.run_options = options
+        self.meter = Meter()
         if not is_dry:
             ensure_output_dir(self.output_dir)
         # TensorFlow's own seed does not reach Keras' initializers.
@@ -251,7 +260,8 @@ class _Run:
         evaluate: Callable[[int, str], None] | None,
     ) -> TrainingSummary:
         first, last = self._interval()
-        meter = Meter()
+        meter = self.meter
+        meter.start_interval()
         skipped = 0
         before: Suspect | None = None
         started = time.monotonic()
@@ -277,6 +287,7 @@ class _Run:
                         means,
                         learning_rate=float(self.schedule(step)),
                         steps_per_second=meter.steps_per_second(),
+                        input_wait_fraction=meter.input_wait_fraction(),
                     )
                     meter.start_interval()
                 is_evaluated = evaluate is not None and self._is_evaluated(step, last)
@@ -294,6 +305,7 @@ class _Run:
             last_step=max(first, last),
             losses=meter.last_means,
             skipped_steps=skipped,
+            waited_seconds=meter.waited_seconds,
             seconds=time.monotonic() - started,
             restored=self.state.restored,
         )
@@ -365,7 +377,7 @@ class _Run:
         self, batches: Iterator[Any], numbers: range
     ) -> Iterator[tuple[int, Any, Any]]:
         for step in numbers:
-            with readable_errors():
+            with readable_errors(), self.meter.waiting():
                 batch = next(batches)
             with self._compile_errors():
                 losses = self.step_function(batch)

@@ -266,6 +266,7 @@ def _describe(summary: "TrainingSummary") -> dict[str, Any]:
         "losses": summary.losses,
         "skipped_steps": summary.skipped_steps,
         "steps_per_second": summary.steps_per_second,
+        "input_wait_fraction": summary.input_wait_fraction,
         "served_as": summary.served_as,
         "restored": None if summary.restored is None else asdict(summary.restored),
     }
@@ -327,7 +328,8 @@ def _print(summary: "TrainingSummary") -> None:
         losses = ", ".join(f"{n} {v:.4f}" for n, v in sorted(summary.losses.items()))
         print(
             f"trained steps {summary.first_step + 1} to {summary.last_step} at "
-            f"{summary.steps_per_second:.2f} steps/s\n{losses}"
+            f"{summary.steps_per_second:.2f} steps/s, "
+            f"{summary.input_wait_fraction:.1%} of the time waiting for data\n{losses}"
         )
     if summary.skipped_steps:
         steps = counted(summary.skipped_steps, "step")
