@@ -7,6 +7,7 @@ from typing import Any
 from deeplab2_edge import keys
 from deeplab2_edge.config import SolverOptions
 from deeplab2_edge.layers.dropout import Replayable
+from deeplab2_edge.layers.replay import current_draws, draws_of
 from deeplab2_edge.models import resize_outputs
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.loss_scale import LossScale
@@ -152,8 +153,8 @@ class ReplicaStep:
         learn_part: Any = self.learn_part
         if self.xla:
             learn_part = tf.function(learn_part, jit_compile=True)
-        for part in _parts(batch, self.num_micro_batches):
-            part_values, part_gradients = learn_part(part)
+        for number, part in enumerate(_parts(batch, self.num_micro_batches)):
+            part_values, part_gradients = learn_part(part, number)
             values = {n: values.get(n, 0.0) + v for n, v in part_values.items()}
             gradients = [
                 _sum(*pair) for pair in zip(gradients, part_gradients, strict=True)
@@ -165,10 +166,18 @@ class ReplicaStep:
         rest = iter(reached)
         return values, [None if g is None else next(rest) for g in gradients]
 
-    def learn_part(self, part: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        """Returns the share of one part in the losses and in the gradients."""
+    def learn_part(
+        self, part: Mapping[str, Any], number: int = 0
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """Returns the share of one part in the losses and in the gradients.
+
+        Args:
+            part: Of the batch.
+            number: Of the part; each draws random masks of its own.
+        """
         size = tuple(self.model.input.shape[1:3])
-        with tf.GradientTape() as tape:
+        draws = (*current_draws(), number) if number else current_draws()
+        with draws_of(draws), tf.GradientTape() as tape:
             outputs = resize_outputs(self.model(part[keys.IMAGE], training=True), size)
             values = {
                 name: self.share * tf.reduce_mean(value)
