@@ -24,7 +24,7 @@ from tests.train.small_run import ROOT, experiment, write_scenes
 
 pytestmark = pytest.mark.tf
 
-STEPS = 60
+STEPS = 200
 _SECONDS = 1500.0  # a busy machine traces slowly
 _PROGRAM = (
     "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -131,9 +131,8 @@ def test_asynchronous_training_outlives_a_worker_and_its_chief(tmp_path: Path) -
         assert max(checkpoints()) < STEPS
         resumed_from = max(checkpoints())
         run.start("chief")
-        # Lost while the chief builds the network: its steps go to the other.
-        time.sleep(1.0)
-        run.wait_until(lambda: max(checkpoints()) >= resumed_from)
+        run.wait_until(lambda: max(checkpoints()) > resumed_from)
+        # It may have a step in hand, which the other takes again.
         run.kill("worker1")
         chief = run.result("chief0")
         served = [run.result(name) for name in ("worker0", "ps0")]
