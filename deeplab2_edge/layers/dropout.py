@@ -38,11 +38,12 @@ class Replayable(tf_keras.layers.Layer):  # type: ignore[misc]
                     "its seed_source, so that both see the same one"
                 )
             return tf.random.uniform(shape)
-        # One stream per layer and pass: their names pick it.
+        # One stream per layer and pass: their names pick it. The algorithm is named
+        # so that compiled steps draw the same masks on every device.
         words = [self.name, *map(str, current_draws())]
         stream = zlib.crc32("#".join(words).encode())
         seed = tf.stack([tf.constant(stream, tf.int64), self.seed_source()])
-        return tf.random.stateless_uniform(shape, seed=seed)
+        return tf.random.stateless_uniform(shape, seed=seed, alg="philox")
 
 
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")

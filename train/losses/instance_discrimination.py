@@ -109,5 +109,5 @@ def _gumbel(shape: Any, seed_source: Callable[[], Any] | None) -> Any:
         uniform = tf.random.uniform(shape, smallest, 1.0)
     else:
         seed = tf.stack([tf.constant(_STREAM, tf.int64), seed_source()])
-        uniform = tf.random.stateless_uniform(shape, seed, smallest, 1.0)
+        uniform = tf.random.stateless_uniform(shape, seed, smallest, 1.0, alg="philox")
     return -tf.math.log(-tf.math.log(uniform))
