@@ -1,5 +1,6 @@
 """A loss that is not finite: its step, its term and its first tensor are named."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def test_a_run_names_step_term_tensor_and_the_checkpoint_to_go_on_from(
     with pytest.raises(DeepLabEdgeError) as caught:
         trainer.train(diverging, tmp_path, quiet=True)
     message = str(caught.value)
-    assert "step 4: semantic_loss and " in message
+    # Which of the losses overflows first depends on the processor.
+    assert re.match(r"step 4: \w+_loss( and \w+_loss)* (is|are) not finite", message)
     assert "the first tensor with such values is the output of layer " in message
     assert message.endswith(f"training resumes from {first.checkpoint}")
     again = trainer.train(experiment(pattern, steps), tmp_path, quiet=True,
