@@ -47,7 +47,7 @@ def main() -> None:
     # Labels hold the path of a temporary file.
     in_float["label"], in_int8["label"] = "float", "int8"
     figures = {
-        name: _points(report)
+        name: points_of(report)
         for name, report in (("float", in_float), ("int8", in_int8))
     }
     document = {
@@ -66,7 +66,8 @@ def main() -> None:
     print(json.dumps({k: document[k] for k in ("percent", "drop")}, indent=1))
 
 
-def _points(report: Any) -> dict[str, float]:
+def points_of(report: Any) -> dict[str, float]:
+    """Picks the main figures of a report of `evaluate`, in percent."""
     quality = report["panoptic_quality"]
     names = ("pq", "sq", "rq", "pq_things", "pq_stuff")
     points = {name: 100 * quality[name] for name in names}

@@ -85,6 +85,25 @@ def _accuracy_rows(document: dict[str, Any]) -> Iterator[list[str]]:
         yield [label, *(f"{row[metric]:.2f}" for metric in _METRICS)]
 
 
+def _views(document: dict[str, Any]) -> str:
+    return section(
+        "### CamVid, validation records, the same checkpoint looking at each image "
+        f"several times: {document['num_images']} images, percent",
+        f"`{document['command']}`",
+        table(
+            ["views", *_METRICS.values(), "seconds"],
+            (
+                [
+                    name,
+                    *(f"{row[metric]:.2f}" for metric in _METRICS),
+                    f"{row['seconds']:.0f}",
+                ]
+                for name, row in document["percent"].items()
+            ),
+        ),
+    )
+
+
 def _latency(document: dict[str, Any]) -> str:
     return section(
         "### Latency of one image: medians in milliseconds, the shipped checkpoint",
@@ -153,6 +172,7 @@ _TABLES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "accuracy_camvid.json": _accuracy(
         "CamVid, validation photographs, `camvid_mobilenet_v3_small`"
     ),
+    "views_camvid.json": _views,
     "families.json": format_families,
     "latency.json": _latency,
     "training.json": format_training,

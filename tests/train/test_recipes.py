@@ -22,7 +22,6 @@ FOLDER = Path(str(files("deeplab2_edge.train.recipes")))
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.textproto"))
 OURS = {
     "camvid_mobilenet_v3_small",
-    "camvid_mobilenet_v3_small_colors",
     "synthetic_street_mobilenet_v3_small",
     "synthetic_street_max_deeplab_s",
     *(
