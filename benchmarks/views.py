@@ -12,24 +12,21 @@ import argparse
 import json
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import points_of
 from benchmarks.command import run_command
-from deeplab2_edge.config import format_config, load_config
-from deeplab2_edge.experiments import find_config
 from deeplab2_edge.files import atomic_write
 
 # Fields of `evaluator_options` by what they are called in the table.
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, str]] = {
     "one": {},
-    "flipped too": {"add_flipped_images": True},
+    "flipped too": {"add_flipped_images": "true"},
     "flipped too, scales 0.75, 1, 1.25": {
-        "add_flipped_images": True,
-        "eval_scales": [0.75, 1.0, 1.25],
+        "add_flipped_images": "true",
+        "eval_scales": "[0.75, 1.0, 1.25]",
     },
 }
 
@@ -59,15 +56,10 @@ def main() -> None:
     print(json.dumps(rows, indent=1))
 
 
-def _evaluate(checkpoint: str, data: str, fields: dict[str, Any]) -> dict[str, Any]:
-    overrides = {f"evaluator_options.{name}": value for name, value in fields.items()}
-    config = load_config(find_config(checkpoint), overrides=overrides)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.textproto"
-        file.write_text(format_config(config))
-        arguments = ("--config", str(file), "--data", data, "--quiet", "--json")
-        text = run_command("evaluate", checkpoint, *arguments)
-    return dict(json.loads(text))
+def _evaluate(checkpoint: str, data: str, fields: dict[str, str]) -> dict[str, Any]:
+    settings = [f"--set=evaluator_options.{name}={v}" for name, v in fields.items()]
+    arguments = ("--data", data, "--quiet", "--json", *settings)
+    return dict(json.loads(run_command("evaluate", checkpoint, *arguments)))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def add_parser(subparsers: Any) -> None:
         "config.textproto beside it",
     )
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the experiment of a checkpoint; repeatable",
+    )
+    parser.add_argument(
         "--input-size",
         type=parse_size,
         metavar="HxW",
@@ -129,7 +136,7 @@ def _is_file(args: argparse.Namespace) -> bool:
 def _check_arguments(args: argparse.Namespace) -> None:
     from deeplab2_edge.errors import UsageError
 
-    of_model = ("model", "data", "config", "input_size", "threads")
+    of_model = ("model", "data", "config", "set", "input_size", "threads")
     of_folders = ("predictions", "ground_truth")
     given = [name for name in (*of_model, *of_folders) if getattr(args, name)]
     is_folder = bool(args.predictions)
@@ -240,7 +247,7 @@ def _writer(
 
 
 def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report | None":
-    from deeplab2_edge.config import load_config
+    from deeplab2_edge.cli.experiments import load_experiment
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.models.engine import dataset_of
     from deeplab2_edge.samples import open_samples, require_classes
@@ -253,7 +260,7 @@ def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report | No
         write_predictions,
     )
 
-    config = load_config(find_config(args.model, args.config))
+    config = load_experiment(str(find_config(args.model, args.config)), args.set)
     require_evaluable(config)
     metrics = args.metrics.split(",") if args.metrics else None
     check_metrics(config, metrics)
@@ -298,9 +305,9 @@ def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport 
     from deeplab2_edge.runtime import PanopticSegmenter
     from deeplab2_edge.samples import open_samples, require_classes
 
-    if args.config or args.input_size:
+    if args.config or args.set or args.input_size:
         raise UsageError(
-            "--config and --input-size belong to checkpoints; a converted file "
+            "--config, --set and --input-size belong to checkpoints; a converted file "
             "carries its own settings: leave them out"
         )
     segmenter = PanopticSegmenter(

@@ -542,7 +542,8 @@ def _check_trainer(trainer: TrainerOptions, report: _Report) -> None:
             trainer,
             path,
             "save_summaries_steps",
-            f"a multiple of steps_per_loop, {loop}. Nearest that fits: "
+            f"a multiple of steps_per_loop, {loop}, which has no other effect and may "
+            "be set to 1. Nearest that fits: "
             f"{max(round(summaries / loop), 1) * loop}",
         )
     if trainer.has("solver_options"):

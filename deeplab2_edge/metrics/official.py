@@ -139,12 +139,11 @@ class OfficialWriter:
             path = self.directory / f"{relative}.png"
             pixels = self._step(name, panoptic)
         elif self.format == "semantic":
-            image_id = relative.name.removesuffix(_CITYSCAPES_IMAGE)
-            path = self.directory / f"{image_id}.png"
+            path = self.directory / f"{self._image_id(relative)}.png"
             pixels = self._semantic(panoptic)
         else:
             assert self.json_path is not None
-            image_id = relative.name.removesuffix(_CITYSCAPES_IMAGE)
+            image_id = self._image_id(relative)
             path = self.json_path.with_suffix("") / f"{image_id}.png"
             pixels, segments = self._segments(panoptic, scores or {})
             is_number = self.format == "coco" and image_id.isdecimal()
@@ -166,6 +165,11 @@ class OfficialWriter:
                 path.with_name(f"{path.stem}_depth.png"), stored.astype(np.uint16)
             )
         return path
+
+    def _image_id(self, relative: PurePosixPath) -> str:
+        # Frames are numbered anew in each video.
+        name = "_".join(relative.parts) if self.info.is_video else relative.name
+        return name.removesuffix(_CITYSCAPES_IMAGE)
 
     def close(self) -> None:
         """Writes the JSON file, where the format has one.

@@ -13,6 +13,9 @@ from deeplab2_edge.experiments import find_recipe
 from deeplab2_edge.images import write_png
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+NEEDS_TENSORFLOW = pytest.mark.skipif(
+    not HAS_TENSORFLOW, reason="install deeplab2-edge[train]"
+)
 MODEL = Path(__file__).parents[1] / "golden" / "runtime" / "tiny_float.tflite"
 CLASSES = [
     {"name": "sky", "thing": False},
@@ -63,15 +66,14 @@ def test_the_table_names_classes(
         ({"--data": "nowhere"}, "nowhere"),
         ({"--limit": "0"}, "must be at least 1"),
         ({"--input-size": "33x65"}, "belong to checkpoints"),
+        ({"--set": "evaluator_options.eval_scales=1.5"}, "belong to checkpoints"),
         ({"--dataset": "camvid"}, "name the right data set"),
         ({"--data": "synthetic"}, "name the right data set"),
         ({"model": "nowhere.tflite"}, "nowhere.tflite"),
         pytest.param(
             {"model": "nowhere"},
             "nowhere: no checkpoint here",
-            marks=pytest.mark.skipif(
-                not HAS_TENSORFLOW, reason="install deeplab2-edge[train]"
-            ),
+            marks=NEEDS_TENSORFLOW,
         ),
     ],
 )
@@ -179,6 +181,12 @@ def test_images_without_labels_are_predicted_for_a_benchmark(
         (["m.tflite", "--data", "x", "--windows", "2"], "--windows does not go with"),
         (["--predictions", "x"], "--ground-truth is missing"),
         (["--predictions", "x", "--data", "y"], "--data does not go with --pred"),
+        (["--predictions", "x", "--set", "y=1"], "--set does not go with --pred"),
+        pytest.param(
+            ["demo", "--data", "synthetic", "--set", "evaluator_options.scales=1.5"],
+            "EvaluatorOptions has no 'scales'; did you mean eval_scales",
+            marks=NEEDS_TENSORFLOW,
+        ),
         (["--predictions", "x", "--official", "y"], "--official needs --dataset"),
         (
             ["--predictions", "x", "--ground-truth", "y", "--windows", "two"],

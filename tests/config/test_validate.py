@@ -93,7 +93,7 @@ A, V = "train_dataset_options.augmentations", "evaluator_options"
         (
             f"{T}.save_summaries_steps",
             250,
-            "a multiple of steps_per_loop, 100. Nearest",
+            "a multiple of steps_per_loop, 100, which has no other effect",
         ),
         (f"{T}.steps_per_loop", 0, "is 0; expected at least 1"),
         (

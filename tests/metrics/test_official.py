@@ -85,6 +85,13 @@ def test_semantic_maps_hold_label_ids(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_frames_of_two_videos_have_names_of_their_own(tmp_path: Path) -> None:
+    road = np.zeros((2, 2), int)
+    with OfficialWriter(tmp_path, KITTI, format="semantic") as writer:
+        paths = [writer.add(f"{video}/000000", road) for video in ("0001", "0002")]
+    assert [path.name for path in paths] == ["0001_000000.png", "0002_000000.png"]
+
+
 def test_formats_follow_the_data_set() -> None:
     names = ("coco_panoptic", "ade20k_panoptic", "cityscapes_panoptic", "kitti_step")
     formats = [official_format(get_dataset(name)) for name in names]
