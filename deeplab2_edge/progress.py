@@ -38,6 +38,8 @@ def progress(
     for count, item in enumerate(iterable, start=1):
         yield item
         now = time.monotonic()
+        if count == 1:
+            start = now
         if now - last >= interval:
             last = now
             note = status() if status is not None else ""
@@ -58,9 +60,14 @@ def format_seconds(seconds: float) -> str:
 def _report(
     label: str, count: int, total: int, elapsed: float, bar: bool, note: str
 ) -> None:
+    """Reports how far the work is, `elapsed` seconds after its first item."""
     share = min(count / total, 1.0) if total else 1.0
-    left = format_seconds(elapsed / count * max(total - count, 0))
-    text = f"{label} {count}/{total}, {left} left" + (f", {note}" if note else "")
+    text = f"{label} {count}/{total}"
+    # The first item pays for what comes once, as tracing; it tells nothing of the rest.
+    if count > 1 or total <= 1:
+        left = elapsed / max(count - 1, 1) * max(total - count, 0)
+        text += f", {format_seconds(left)} left"
+    text += f", {note}" if note else ""
     if bar:
         filled = int(share * _BAR_WIDTH)
         drawn = "#" * filled + "." * (_BAR_WIDTH - filled)

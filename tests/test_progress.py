@@ -34,8 +34,21 @@ def test_a_log_gets_lines(
     monkeypatch.setattr(module, "_LOG_SECONDS", 0.0)
     list(progress(range(2), total=2, label="counting"))
     assert capsys.readouterr().err.splitlines() == [
-        "counting 1/2, 0:00 left",
+        "counting 1/2",
         "counting 2/2, 0:00 left",
+    ]
+
+
+def test_the_first_item_does_not_count_for_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_LOG_SECONDS", 0.0)
+    clock = iter((0.0, 60.0, 62.0, 64.0))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    list(progress(range(3), total=10, label="counting"))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "counting 2/10, 0:16 left",
+        "counting 3/10, 0:14 left",
     ]
 
 

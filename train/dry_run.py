@@ -30,6 +30,13 @@ class Restored:
         )
 
 
+def describe_start(restored: Restored | None, first_step: int) -> str:
+    """Says in a line what a run begins with."""
+    if restored is None:
+        return "started from random weights"
+    return f"{'resumed' if first_step else 'started'} from {restored}"
+
+
 @dataclass(frozen=True)
 class DryRun:
     """Says what a run will need; nothing was written to find out.

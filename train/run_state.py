@@ -111,6 +111,7 @@ class RunState:
             self.loss_scale = (
                 LossScale() if options.precision == "mixed_float16" else None
             )
+        self._output_dir = output_dir
         is_writer = is_chief(strategy) and not is_dry
         self.checkpoint_dir = output_dir if is_writer or is_dry else _temporary_folder()
         if is_writer:
@@ -156,6 +157,13 @@ class RunState:
     def last_checkpoint(self) -> str | None:
         """Returns the prefix that was saved, or else resumed from, last."""
         return self._last
+
+    def checkpoint_of_run(self) -> str:
+        """Returns that prefix as the chief writes it.
+
+        Other workers save to a folder that is thrown away.
+        """
+        return str(self._output_dir / Path(str(self._last)).name)
 
     def _make_manager(self, num_kept: int) -> Any:
         state = {group.name: group.optimizer for group in self.groups}

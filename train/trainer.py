@@ -6,6 +6,7 @@ remembers (`run_state`), its data (`run_data`), one step (`step`), means of loss
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +25,13 @@ from deeplab2_edge.train.cluster import wait_for_address
 from deeplab2_edge.train.data.pipeline import Share
 from deeplab2_edge.train.data.traced_checks import readable_errors
 from deeplab2_edge.train.divergence import Suspect, refuse_divergence
-from deeplab2_edge.train.dry_run import DryRun, Restored, timed_batches, timed_step
+from deeplab2_edge.train.dry_run import (
+    DryRun,
+    Restored,
+    describe_start,
+    timed_batches,
+    timed_step,
+)
 from deeplab2_edge.train.losses import build_loss
 from deeplab2_edge.train.meter import Meter
 from deeplab2_edge.train.parameter_server import (
@@ -155,6 +162,9 @@ def train(
     # Only now: a command that does not fit must not spoil what lies there.
     if is_chief(run.strategy):
         remember_config(config, run.output_dir)
+        if not quiet:
+            start = describe_start(run.state.restored, run.state.step())
+            print(f"{start}; the first step takes longest", file=sys.stderr, flush=True)
     return run.train(steps, quiet=quiet, evaluate=evaluate)
 
 
@@ -300,7 +310,7 @@ class _Run:
                         evaluate(step, prefix)
         return TrainingSummary(
             output_dir=self.output_dir,
-            checkpoint=str(self.state.last_checkpoint()),
+            checkpoint=self.state.checkpoint_of_run(),
             first_step=first,
             last_step=max(first, last),
             losses=meter.last_means,

@@ -11,7 +11,7 @@ from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
-    from deeplab2_edge.train.dry_run import DryRun, Restored
+    from deeplab2_edge.train.dry_run import DryRun
     from deeplab2_edge.train.modes import Evaluated
     from deeplab2_edge.train.run_options import RunOptions
     from deeplab2_edge.train.trainer import TrainingSummary
@@ -274,6 +274,7 @@ def _describe(summary: "TrainingSummary") -> dict[str, Any]:
 
 def _format(tried: "DryRun") -> str:
     from deeplab2_edge.progress import format_seconds
+    from deeplab2_edge.train.dry_run import describe_start
 
     steps = tried.last_step - tried.first_step
     limit = "the data" if tried.is_limited_by_data else "the network"
@@ -283,7 +284,7 @@ def _format(tried: "DryRun") -> str:
     return "\n".join(
         [
             f"parameters: {tried.parameters:,}",
-            _format_start(tried.restored, tried.first_step),
+            describe_start(tried.restored, tried.first_step),
             f"losses: {losses}",
             f"first step, with tracing: {tried.first_step_seconds:.2f} s",
             f"second step: {tried.step_seconds:.3f} s for {images}, "
@@ -302,26 +303,20 @@ def _format(tried: "DryRun") -> str:
     )
 
 
-def _format_start(restored: "Restored | None", first_step: int) -> str:
-    if restored is None:
-        return "started from random weights"
-    if first_step:
-        return f"resumed from {restored}"
-    return f"started from {restored}"
-
-
 def _mib(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
 def _print(summary: "TrainingSummary") -> None:
+    from deeplab2_edge.train.dry_run import describe_start
+
     if summary.served_as:
         print(
             f"served as {summary.served_as}: step {summary.last_step} was reached\n"
             f"checkpoint: {summary.checkpoint}"
         )
         return
-    print(_format_start(summary.restored, summary.first_step))
+    print(describe_start(summary.restored, summary.first_step))
     if summary.last_step == summary.first_step:
         print(f"nothing left to train: step {summary.last_step} was reached before")
     else:
