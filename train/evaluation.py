@@ -27,7 +27,7 @@ from deeplab2_edge.metrics import (
     check_names,
     evaluate_predictions,
 )
-from deeplab2_edge.models.engine import dataset_of, require_panoptic
+from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime import PanopticSegmenter
 from deeplab2_edge.samples import (
@@ -45,13 +45,12 @@ from deeplab2_edge.train.predictors import (
     Predicted,
     SemanticPredictor,
     TwoFramePredictor,
+    abilities_of,
     require_averageable,
 )
 
 Report = EvaluationReport | MetricReport
 
-# Architectures that look at two frames; the others look at one image.
-_OF_VIDEOS = ("motion_deeplab", "vip_deeplab")
 # What a family is measured with by default, and further on demand.
 _OF_CLASSES = (("miou",), ())
 _OF_IMAGES = (("pq", "miou"), ("ap",))
@@ -101,7 +100,7 @@ def evaluate_checkpoint(
         raise DataError("there is nothing to evaluate: the data set has no images")
     network = CanvasNetwork(config, checkpoint, canvas=canvas)
     wants_scores = "ap" in names
-    if not is_video_model(config) and _has_centers(config):
+    if config.model_options.panoptic_deeplab and not is_semantic_model(config):
         return evaluate_predictions(
             _predictor(network, with_scores=wants_scores),
             data.samples,
@@ -177,34 +176,20 @@ def require_evaluable(config: ExperimentOptions) -> None:
     """Refuses models that cannot be evaluated.
 
     Raises:
-        ConfigError: If there is no model, it looks at videos and has no instances or
-            not the head of its second frame, or as `require_averageable`.
+        ConfigError: As `abilities_of` and `require_averageable`.
     """
-    options = config.model_options
-    if options.meta_architecture is None:
-        require_panoptic(config)
+    abilities_of(config)
     require_averageable(config)
-    if is_video_model(config) and not _has_centers(config):
-        raise ConfigError(
-            f"model_options.{options.meta_architecture}.instance.enable is false; "
-            "evaluation of a model of videos needs instances"
-        )
-    vip = options.vip_deeplab
-    if vip is not None and vip.instance.next_regression_head is None:
-        raise ConfigError(
-            "model_options.vip_deeplab.instance.next_regression_head is missing; "
-            "evaluation of pairs of frames needs it"
-        )
 
 
 def metrics_of(config: ExperimentOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names the metrics of a model: those measured by default, and the others."""
-    name = config.model_options.meta_architecture
-    if name in _OF_VIDEOS:
-        return _OF_PAIRS if name == "vip_deeplab" else _OF_TRACKS
-    if config.model_options.max_deeplab is not None:
+    options = config.model_options
+    if is_video_model(config):
+        return _OF_TRACKS if options.vip_deeplab is None else _OF_PAIRS
+    if options.max_deeplab is not None:
         return _OF_MASKS
-    return _OF_IMAGES if _has_centers(config) else _OF_CLASSES
+    return _OF_CLASSES if is_semantic_model(config) else _OF_IMAGES
 
 
 def check_metrics(
@@ -244,12 +229,12 @@ def require_writable(config: ExperimentOptions, writer: OfficialWriter) -> None:
 
 def is_semantic_model(config: ExperimentOptions) -> bool:
     """Says whether a model gives classes alone."""
-    return not _has_centers(config) and config.model_options.max_deeplab is None
+    return not abilities_of(config).has_instances
 
 
 def is_video_model(config: ExperimentOptions) -> bool:
     """Says whether a model looks at two frames."""
-    return config.model_options.meta_architecture in _OF_VIDEOS
+    return abilities_of(config).keeps_ids
 
 
 def evaluate_experiment(
@@ -289,12 +274,6 @@ def _predictor(
     if is_semantic_model(network.config):
         return SemanticPredictor(network)
     return PanopticSegmenter(CanvasEngine(network), with_class_scores=with_scores)
-
-
-def _has_centers(config: ExperimentOptions) -> bool:
-    options = config.model_options
-    panoptic = options.panoptic_deeplab or options.motion_deeplab or options.vip_deeplab
-    return panoptic is not None and panoptic.instance.enable
 
 
 def _count(

@@ -1,6 +1,5 @@
 """Segments images and videos with a checkpoint of any family, frame by frame."""
 
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.config import ExperimentOptions
-from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.models.engine import dataset_of, load_engine
 from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.clips import track_results
@@ -22,60 +20,13 @@ from deeplab2_edge.train.predictors import (
     Predicted,
     SemanticPredictor,
     TwoFramePredictor,
+    abilities_of,
 )
 
 Image = NDArray[np.uint8]
 
-# Architectures that look at two frames; the others look at one image.
-_OF_VIDEOS = ("motion_deeplab", "vip_deeplab")
 # Ids of a video are never used twice: there must be room for those of all frames.
 _TRACK_DIVISOR = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Abilities:
-    """Says what a model gives beside classes.
-
-    Attributes:
-        has_instances: Things, each with an id.
-        has_depth: Meters for each pixel.
-        keeps_ids: It looks at two frames, and instances keep their ids over a video.
-    """
-
-    has_instances: bool
-    has_depth: bool
-    keeps_ids: bool
-
-
-def abilities_of(config: ExperimentOptions) -> Abilities:
-    """Finds out what the model of an experiment gives.
-
-    Raises:
-        ConfigError: If there is no model, or it is one of videos without instances or
-            without the head that sees the second frame.
-    """
-    options = config.model_options
-    name = options.meta_architecture
-    if name is None:
-        raise ConfigError("model_options: the meta-architecture is missing")
-    panoptic = options.panoptic_deeplab or options.motion_deeplab or options.vip_deeplab
-    has_centers = panoptic is not None and panoptic.instance.enable
-    if name in _OF_VIDEOS and not has_centers:
-        raise ConfigError(
-            f"model_options.{name}.instance.enable is false; to run a model of videos "
-            "it takes instances"
-        )
-    vip = options.vip_deeplab
-    if vip is not None and vip.instance.next_regression_head is None:
-        raise ConfigError(
-            "model_options.vip_deeplab.instance.next_regression_head is missing; to "
-            "keep ids over a video it takes that head"
-        )
-    return Abilities(
-        has_instances=has_centers or options.max_deeplab is not None,
-        has_depth=vip is not None and vip.depth_head is not None,
-        keeps_ids=name in _OF_VIDEOS,
-    )
 
 
 class CheckpointSegmenter:
