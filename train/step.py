@@ -186,7 +186,12 @@ class ReplicaStep:
             target = values[TOTAL_LOSS]
             if self.loss_scale is not None:
                 target = self.loss_scale.apply(target)
-        return values, tape.gradient(target, self.variables)
+        gradients = tape.gradient(target, self.variables)
+        # Gathered tables have gradients in slices, whose sums have no static shape.
+        return values, [
+            None if gradient is None else tf.convert_to_tensor(gradient)
+            for gradient in gradients
+        ]
 
     @property
     def statistics(self) -> list[Any]:

@@ -96,6 +96,20 @@ def operations(function: Any) -> Iterator[Any]:
                 pending.append(inner.graph)
 
 
+def is_workspace(operation: Any) -> bool:
+    """Tells whether it gives the workspace of a batch norm, or zeros instead.
+
+    What the condition of a loop is given and does not read has no shape, either.
+    """
+    if operation.type.startswith(WORKSPACE):
+        return True
+    if "redundant_placeholder" in operation.name:
+        return True
+    return operation.type == "ZerosLike" and all(
+        part.op.type.startswith(WORKSPACE) for part in operation.inputs
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_xla_compiles_the_step_of_every_family(family: str, tmp_path: Path) -> None:
@@ -105,9 +119,9 @@ def test_xla_compiles_the_step_of_every_family(family: str, tmp_path: Path) -> N
     assert "Conv2DBackpropFilter" in {operation.type for operation in found}
     assert not {operation.type for operation in found} & HOST_OPERATIONS
     assert not [
-        operation.name
+        (operation.type, operation.name)
         for operation in found
-        if not operation.type.startswith(WORKSPACE)
+        if not is_workspace(operation)
         and not all(output.shape.is_fully_defined() for output in operation.outputs)
     ]
     batch = {name: tf.zeros(part.shape, part.dtype) for name, part in spec.items()}
