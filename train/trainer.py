@@ -99,10 +99,9 @@ class TrainingSummary:
     losses: dict[str, float]
     skipped_steps: int
     seconds: float
+    waited_seconds: float = 0.0
     restored: Restored | None = None
     served_as: str = ""
-
-    waited_seconds: float = 0.0
 
     @property
     def input_wait_fraction(self) -> float:

@@ -50,6 +50,13 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_set_option(parser: argparse.ArgumentParser, help: str) -> None:
+    """Adds `--set`, whose texts `cli.experiments.load_experiment` takes."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help=help
+    )
+
+
 def run_own_file(path: str) -> None:
     """Runs a Python file that the user named.
 

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import add_command, check_size, parse_size
+from deeplab2_edge.cli.arguments import (
+    add_command,
+    add_set_option,
+    check_size,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from deeplab2_edge.datasets.folders import SampleLike
@@ -66,12 +71,8 @@ def add_parser(subparsers: Any) -> None:
         help="experiment of a checkpoint, or the name of a shipped recipe; default: "
         "config.textproto beside it",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the experiment of a checkpoint; repeatable",
+    add_set_option(
+        parser, "change a field of the experiment of a checkpoint; repeatable"
     )
     parser.add_argument(
         "--input-size",

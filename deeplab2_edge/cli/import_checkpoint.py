@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.arguments import add_command, add_set_option
 
 if TYPE_CHECKING:
     from deeplab2_edge.checkpoint_files import CheckpointContents, Identity
@@ -61,13 +61,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="store kernels as float16: half the size, errors below 0.1 %%",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the configuration; repeatable",
-    )
+    add_set_option(parser, "change a field of the configuration; repeatable")
     parser.add_argument(
         "--widen-first-layer",
         action="store_true",

@@ -9,7 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import add_command, check_size, parse_size
+from deeplab2_edge.cli.arguments import (
+    add_command,
+    add_set_option,
+    check_size,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from deeplab2_edge.config import ExperimentOptions
@@ -112,13 +117,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="HxW",
         help="change the copy to this canvas, for training and evaluation",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the copy; repeatable",
-    )
+    add_set_option(parser, "change a field of the copy; repeatable")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

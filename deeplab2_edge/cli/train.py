@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.arguments import add_command, add_set_option
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -50,12 +50,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="checkpoints and summaries go to DIR/<experiment_name>",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change a field of the experiment, or fill a ${PLACEHOLDER}; repeatable",
+    add_set_option(
+        parser, "change a field of the experiment, or fill a ${PLACEHOLDER}; repeatable"
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="stop at step N, before the end"
@@ -75,6 +71,15 @@ def add_parser(subparsers: Any) -> None:
         help="build everything, take two steps, write nothing, and say what the run "
         "will need: time, memory, and whether the data keeps up",
     )
+    _add_step_options(parser)
+    _add_machine_options(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def _add_step_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says how steps are computed."""
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument(
         "--deterministic",
@@ -113,6 +118,10 @@ def add_parser(subparsers: Any) -> None:
         help="evaluate metrics alone; the losses on the evaluation data cost one more "
         "forward pass for each image",
     )
+
+
+def _add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says where they are."""
     parser.add_argument(
         "--strategy",
         choices=(
@@ -143,9 +152,6 @@ def add_parser(subparsers: Any) -> None:
         help="let `deeplab2-edge data serve` of another machine make the samples; "
         "repeatable",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
