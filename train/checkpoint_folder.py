@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deeplab2_edge.checkpoint_files.index import read_index
+from deeplab2_edge.checkpoint_files.index import is_cut_off, read_index
 from deeplab2_edge.errors import CheckpointError, OutputError
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.optional import require
@@ -40,6 +40,9 @@ def whole_checkpoints(folder: Path) -> list[str]:
 def newest_checkpoint(folder: Path) -> str | None:
     """Returns the prefix of the newest whole checkpoint, None if there never was one.
 
+    What a process leaves that was killed in its very first save is not one: an index
+    that ends too early, and no list of TensorFlow's.
+
     Raises:
         CheckpointError: If there are some and all are damaged: a run that begins anew
             there would take their place.
@@ -47,8 +50,10 @@ def newest_checkpoint(folder: Path) -> str | None:
     whole = whole_checkpoints(folder)
     if whole:
         return whole[-1]
-    for _, prefix in sorted(_steps(folder), reverse=True):
-        read_index(prefix)  # says what is wrong with it
+    damaged = [prefix for _, prefix in sorted(_steps(folder), reverse=True)]
+    is_first = len(damaged) == 1 and not (folder / _STATE_FILE).exists()
+    if damaged and not (is_first and is_cut_off(damaged[0])):
+        read_index(damaged[0])  # says what is wrong with it
     return None
 
 

@@ -108,6 +108,14 @@ def read_index(prefix: str, *, name: str | None = None) -> dict[str, Entry]:
     return entries
 
 
+def is_cut_off(prefix: str) -> bool:
+    """Says whether an index ends too early: its last bytes are written last."""
+    try:
+        return not Path(f"{prefix}.index").read_bytes().endswith(_MAGIC)
+    except OSError:
+        return False
+
+
 class _DamagedError(Exception):
     """Says what is wrong with an index."""
 

@@ -88,6 +88,22 @@ def test_nothing_but_damage_is_not_begun_anew(tmp_path: Path) -> None:
         newest_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 10, 100])
+def test_a_first_save_that_was_killed_is_begun_anew(
+    tmp_path: Path, kept_bytes: int
+) -> None:
+    write_checkpoints(tmp_path, 1)
+    index = tmp_path / "ckpt-1.index"
+    index.write_bytes(index.read_bytes()[:kept_bytes])
+    with pytest.raises(CheckpointError, match="ckpt-1"):  # it was whole once
+        newest_checkpoint(tmp_path)
+    (tmp_path / "checkpoint").unlink()
+    assert newest_checkpoint(tmp_path) is None
+    write_checkpoints(tmp_path, 2)
+    (tmp_path / "checkpoint").unlink()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "ckpt-2")
+
+
 def test_what_a_failed_attempt_left_is_removed(tmp_path: Path) -> None:
     write_checkpoints(tmp_path, 1, 12)
     checkpoint = tf.train.Checkpoint(values=tf.Variable(tf.zeros([100_000])))
