@@ -1,23 +1,48 @@
-"""From checkpoints to verified model files for devices."""
+"""From checkpoints to verified model files for devices.
 
-from deeplab2_edge.convert.calibration import Calibration, calibrate
-from deeplab2_edge.convert.pipeline import (
-    METRICS,
-    ConversionOptions,
-    ConversionResult,
-    DropLimit,
-    convert_checkpoint,
-)
-from deeplab2_edge.convert.tflite import QUANTIZATIONS, ConvertedGraph, convert_model
-from deeplab2_edge.convert.verification import (
-    Verification,
-    format_verification,
-    verify,
-)
+Importing this package loads nothing heavy, so that the command line can offer the
+modes at once; public names are resolved on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplab2_edge.convert.calibration import Calibration, calibrate
+    from deeplab2_edge.convert.modes import MODE_NAMES
+    from deeplab2_edge.convert.pipeline import (
+        METRICS,
+        ConversionOptions,
+        ConversionResult,
+        DropLimit,
+        convert_checkpoint,
+    )
+    from deeplab2_edge.convert.tflite import ConvertedGraph, convert_model
+    from deeplab2_edge.convert.verification import (
+        Verification,
+        format_verification,
+        verify,
+    )
+
+_PUBLIC = {
+    "MODE_NAMES": "modes",
+    "METRICS": "pipeline",
+    "Calibration": "calibration",
+    "ConversionOptions": "pipeline",
+    "ConversionResult": "pipeline",
+    "ConvertedGraph": "tflite",
+    "DropLimit": "pipeline",
+    "Verification": "verification",
+    "calibrate": "calibration",
+    "convert_checkpoint": "pipeline",
+    "convert_model": "tflite",
+    "format_verification": "verification",
+    "verify": "verification",
+}
 
 __all__ = [
     "METRICS",
-    "QUANTIZATIONS",
+    "MODE_NAMES",
     "Calibration",
     "ConversionOptions",
     "ConversionResult",
@@ -30,3 +55,10 @@ __all__ = [
     "format_verification",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'deeplab2_edge.convert' has no attribute {name}")
+    module = importlib.import_module(f"deeplab2_edge.convert.{_PUBLIC[name]}")
+    return getattr(module, name)
