@@ -7,6 +7,13 @@ keep their meaning.
 # Network inputs.
 IMAGE = "image"
 NEXT_IMAGE = "next_image"
+PREVIOUS_IMAGE = "previous_image"
+PREVIOUS_HEATMAP = "previous_heatmap"
+
+# What a network of two frames gives with one frame and takes with the next one: the
+# prefixes are followed by the name of an endpoint of the encoder.
+FEATURES = "features_"
+PREVIOUS_FEATURES = "previous_features_"
 
 # Raw heads of the network.
 SEMANTIC_LOGITS = "semantic_logits"

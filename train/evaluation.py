@@ -27,6 +27,7 @@ from deeplab2_edge.metrics import (
     check_names,
     evaluate_predictions,
 )
+from deeplab2_edge.families import abilities_of
 from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime import PanopticSegmenter
@@ -45,7 +46,6 @@ from deeplab2_edge.train.predictors import (
     Predicted,
     SemanticPredictor,
     TwoFramePredictor,
-    abilities_of,
     require_averageable,
 )
 

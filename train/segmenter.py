@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.config import ExperimentOptions
+from deeplab2_edge.families import abilities_of
 from deeplab2_edge.models.engine import dataset_of, load_engine
 from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.clips import track_results
@@ -20,7 +21,6 @@ from deeplab2_edge.train.predictors import (
     Predicted,
     SemanticPredictor,
     TwoFramePredictor,
-    abilities_of,
 )
 
 Image = NDArray[np.uint8]

@@ -174,7 +174,7 @@ def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOpti
                 f"--{option} belongs to converted files; {args.model} is a checkpoint"
             )
     config = load_config(find_config(args.model, args.config))
-    from deeplab2_edge.train.predictors import abilities_of
+    from deeplab2_edge.families import abilities_of
     from deeplab2_edge.train.segmenter import CheckpointSegmenter
 
     abilities = abilities_of(config)

@@ -148,6 +148,9 @@ class TwoFrameInference:
     Args:
         model: A ViP-DeepLab of `build_model`.
         config: Its experiment.
+
+    Attributes:
+        carried: The endpoints of a frame that the heads of the next one read.
     """
 
     def __init__(self, model: Any, config: ExperimentOptions) -> None:
@@ -156,6 +159,7 @@ class TwoFrameInference:
         current, following = (encoder.get_output_at(call) for call in (0, 1))
         own, from_current, from_next = _endpoints_read(config)
         self._read = own | from_current | from_next
+        self.carried = tuple(sorted(from_current))
         heads = dict(model.output)
         offsets = heads.pop(keys.NEXT_OFFSET_MAP, None)
         self._encode = tf.function(

@@ -17,7 +17,7 @@ from deeplab2_edge.images import write_png
 from deeplab2_edge.models import build_model
 from deeplab2_edge.panoptic import PanopticMaps
 from deeplab2_edge.synth import render_video
-from deeplab2_edge.train.predictors import abilities_of
+from deeplab2_edge.families import abilities_of
 from deeplab2_edge.train.segmenter import CheckpointSegmenter
 from tests.convert.tiny import fill
 from tests.train.small_run import SIZE, experiment

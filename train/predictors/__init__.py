@@ -3,7 +3,6 @@
 Panoptic-DeepLab runs behind the interface of the runtime, see `CanvasEngine`.
 """
 
-from deeplab2_edge.train.predictors.abilities import Abilities, abilities_of
 from deeplab2_edge.train.predictors.canvas import CanvasNetwork, Predicted
 from deeplab2_edge.train.predictors.masks import MaskPredictor
 from deeplab2_edge.train.predictors.motion import MotionPredictor
@@ -13,7 +12,6 @@ from deeplab2_edge.train.predictors.two_frames import PredictedPair, TwoFramePre
 from deeplab2_edge.train.predictors.views import require_averageable
 
 __all__ = [
-    "Abilities",
     "CanvasEngine",
     "CanvasNetwork",
     "MaskPredictor",
@@ -22,6 +20,5 @@ __all__ = [
     "PredictedPair",
     "SemanticPredictor",
     "TwoFramePredictor",
-    "abilities_of",
     "require_averageable",
 ]

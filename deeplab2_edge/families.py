@@ -1,9 +1,34 @@
-"""What a model of each family gives, told by its experiment alone."""
+"""The families of models: what each takes, what it gives, and what follows it.
 
+All architectures fall into five families by what makes a result of their heads: the
+best class alone, a merge of classes and instances, a set of masks, and two that keep
+the ids of instances over a video.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deeplab2_edge import keys
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
+
+SEMANTIC = "semantic"
+PANOPTIC = "panoptic"
+MASKS = "masks"
+MOTION = "motion"
+TWO_FRAMES = "two_frames"
+
+_PANOPTIC_HEADS = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+# The raw heads that a result is made of. Models of two frames also give what they want
+# to see again with the next frame, and perhaps depth.
+HEADS: Mapping[str, tuple[str, ...]] = {
+    SEMANTIC: (keys.SEMANTIC_LOGITS,),
+    PANOPTIC: _PANOPTIC_HEADS,
+    MASKS: (keys.PIXEL_SPACE_MASK_LOGITS, keys.TRANSFORMER_CLASS_LOGITS),
+    MOTION: (*_PANOPTIC_HEADS, keys.FRAME_OFFSET_MAP),
+    TWO_FRAMES: (*_PANOPTIC_HEADS, keys.NEXT_OFFSET_MAP),
+}
+FAMILIES = tuple(HEADS)
 
 # Architectures that look at two frames; the others look at one image.
 _OF_VIDEOS = ("motion_deeplab", "vip_deeplab")
@@ -22,6 +47,22 @@ class Abilities:
     has_instances: bool
     has_depth: bool
     keeps_ids: bool
+
+
+def family_of(config: ExperimentOptions) -> str:
+    """Returns the family of an experiment's model.
+
+    Raises:
+        ConfigError: As `abilities_of`.
+    """
+    options = config.model_options
+    if not abilities_of(config).has_instances:
+        return SEMANTIC
+    if options.max_deeplab is not None:
+        return MASKS
+    if options.motion_deeplab is not None:
+        return MOTION
+    return PANOPTIC if options.vip_deeplab is None else TWO_FRAMES
 
 
 def abilities_of(config: ExperimentOptions) -> Abilities:
