@@ -16,7 +16,7 @@ left out, and a quantile over the images, not over pixels, sets each range.
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,26 +129,64 @@ def calibrate(
     """
     network = _Network(bytearray(graph))
     names, measured = network.measure(images)
+    ranges, summary = choose_ranges(
+        names,
+        measured,
+        [network.name(place) for place in range(len(network.indices))],
+        judged=network.judged,
+        exceptions=network.exceptions,
+    )
+    network.write_ranges(ranges)
+    return bytes(network.buffer), summary
+
+
+def choose_ranges(
+    image_names: Sequence[str],
+    measured: NDArray[np.float32],
+    layer_names: Sequence[str],
+    *,
+    judged: Sequence[int],
+    exceptions: Mapping[int, tuple[float, float] | None],
+    quantile: float = QUANTILE,
+) -> tuple[NDArray[np.float64], Calibration]:
+    """Chooses the range of every layer from its extremes on every image.
+
+    This is the one rule for all that is quantized, see `calibrate`.
+
+    Args:
+        image_names: Of the images.
+        measured: `[images, layers, 2]`, smallest and largest values.
+        layer_names: Of the layers.
+        judged: Positions of the layers that images are judged by.
+        exceptions: Ranges that do not follow the rule, by position; None asks for the
+            extremes.
+        quantile: Share of the images whose range is covered.
+
+    Returns:
+        Ranges `[layers, 2]` that hold 0 and are not empty, and what set them.
+
+    Raises:
+        ConversionError: If a value is not finite.
+    """
     broken = np.argwhere(~np.isfinite(measured).all(axis=-1))
     if len(broken):
         image, place = broken[0]
         raise ConversionError(
-            f"{names[image]}: the float model gives values that are not finite in "
-            f"{network.name(int(place))}; is the checkpoint damaged?"
+            f"{image_names[image]}: the float model gives values that are not finite "
+            f"in {layer_names[place]}; is the checkpoint damaged?"
         )
-    factors = _factors(np.abs(measured[:, network.judged]).max(axis=-1))
+    factors = _factors(np.abs(measured[:, list(judged)]).max(axis=-1))
     largest = factors.max(axis=1)
     left_out = _left_out(largest)
     kept = np.delete(measured, left_out, axis=0)
-    network.write_ranges(_ranges(kept, network.exceptions))
-    return bytes(network.buffer), Calibration(
-        image_names=names,
-        num_tensors=len(network.indices),
+    return _ranges(kept, exceptions, quantile), Calibration(
+        image_names=tuple(image_names),
+        num_tensors=len(layer_names),
         outliers=tuple(
             Outlier(
-                name=names[image],
+                name=image_names[image],
                 factor=float(largest[image]),
-                layer=network.name(network.judged[int(factors[image].argmax())]),
+                layer=layer_names[judged[int(factors[image].argmax())]],
             )
             for image in left_out
         ),
@@ -275,10 +313,11 @@ def _left_out(largest: NDArray[np.float64]) -> list[int]:
 def _ranges(
     measured: NDArray[np.float32],
     exceptions: Mapping[int, tuple[float, float] | None],
+    quantile: float,
 ) -> NDArray[np.float64]:
     lowest, highest = measured[..., 0], measured[..., 1]
-    low = np.quantile(lowest, 1 - QUANTILE, axis=0)
-    high = np.quantile(highest, QUANTILE, axis=0)
+    low = np.quantile(lowest, 1 - quantile, axis=0)
+    high = np.quantile(highest, quantile, axis=0)
     for place, fixed in exceptions.items():
         low[place], high[place] = fixed or (
             lowest[:, place].min(),
