@@ -5,7 +5,7 @@ References:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deeplab2_edge.layers.conv import conv, depthwise_conv
@@ -44,7 +44,7 @@ class Block:
 
 
 # fmt: off
-VARIANTS: Mapping[str, tuple[Block, ...]] = {
+_PUBLISHED: Mapping[str, tuple[Block, ...]] = {
     "mobilenet_v3_small": (
         Block(3, 2, 16, endpoint="res1"),
         Block(3, 2, 16, 1, "relu", True, "res2"),
@@ -81,6 +81,29 @@ VARIANTS: Mapping[str, tuple[Block, ...]] = {
     ),
 }
 # fmt: on
+
+
+def _minimalistic(block: Block) -> Block:
+    """Leaves out what fixed-function accelerators lack or do slowly.
+
+    As the authors' own minimalistic models: no squeeze-and-excite, no hard-swish, no
+    5x5 kernels. ReLU6 instead of their ReLU, since its range is known to a quantizer.
+    """
+    return replace(
+        block,
+        kernel_size=min(block.kernel_size, 3),
+        activation="relu6",
+        has_se=False,
+    )
+
+
+VARIANTS: Mapping[str, tuple[Block, ...]] = {
+    **_PUBLISHED,
+    **{
+        f"{name}_minimalistic": tuple(map(_minimalistic, rows))
+        for name, rows in _PUBLISHED.items()
+    },
+}
 
 
 def build_mobilenet_v3(

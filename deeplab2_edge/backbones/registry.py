@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 from deeplab2_edge.backbones import max_deeplab, mobilenet_v3, resnet
 from deeplab2_edge.config import BackboneOptions
-from deeplab2_edge.config.backbones import add_backbone_name, require_backbone
+from deeplab2_edge.config.backbones import (
+    add_backbone_name,
+    backbone_info,
+    require_backbone,
+)
 from deeplab2_edge.errors import ConfigError, DeepLabEdgeError
 from deeplab2_edge.layers.defaults import LayerDefaults
 
@@ -215,10 +219,15 @@ def _stride_of(feature: Any, image: Any) -> str:
 def _build_mobilenet(
     image: Any, name: str, options: BackboneOptions, defaults: LayerDefaults
 ) -> dict[str, Any]:
-    if not options.use_squeeze_and_excite:
+    info = backbone_info(name)
+    assert info is not None
+    if options.use_squeeze_and_excite != info.use_squeeze_and_excite:
+        found, needed = "true", "without it: set it to false"
+        if info.use_squeeze_and_excite:
+            found, needed = "false", "with it: set it to true"
         raise ConfigError(
-            "model_options.backbone.use_squeeze_and_excite is false; "
-            "MobileNetV3 is defined with it: set it to true"
+            f"model_options.backbone.use_squeeze_and_excite is {found}; "
+            f"{name} is defined {needed}"
         )
     if options.output_stride not in (4, 8, 16, 32):
         raise ConfigError(

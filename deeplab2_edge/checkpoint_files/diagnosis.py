@@ -278,7 +278,13 @@ def _describe_mobilenet(shapes: Shapes, num_rows: int) -> str | None:
     wanted = ((first[3], 16 * width), (last[2], last_channels / 6 * width))
     if any(abs(found - exact) > _CHANNEL_STEP for found, exact in wanted):
         return None
-    name = f"mobilenet_v3_{size}"
+    kernels = [
+        shape
+        for path, shape in shapes.items()
+        if path.startswith("encoder/_blocks/") and path.endswith("/depthwise_kernel")
+    ]
+    is_minimalistic = kernels and all(shape[:2] == (3, 3) for shape in kernels)
+    name = f"mobilenet_v3_{size}{'_minimalistic' if is_minimalistic else ''}"
     if last[3] == last_channels:
         return name
     return f"{name} with {last[3]} channels at its end, not {last_channels}"

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 _EDGE_STRIDES = (8, 16, 32)
 _ALL_STRIDES = (4, *_EDGE_STRIDES)
-_EDGE_BACKBONES = ("mobilenet_v3_small", "mobilenet_v3_large")
+_EDGE_BACKBONES = (
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small_minimalistic",
+    "mobilenet_v3_large_minimalistic",
+)
 _EDGE_CANVAS = (257, 513)
 # Decoder width -> recipe that has it.
 _WIDTHS = {
@@ -142,11 +147,14 @@ def _rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _edge_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     from deeplab2_edge.cli.experiments import load_experiment
+    from deeplab2_edge.config.backbones import backbone_info
     from deeplab2_edge.networks import Network
 
     canvas = args.input_size or _EDGE_CANVAS
     networks, widths = [], {}
     for backbone in _EDGE_BACKBONES:
+        info = backbone_info(backbone)
+        has_gates = info is not None and bool(info.use_squeeze_and_excite)
         for stride in _EDGE_STRIDES:
             for width in (args.width,) if args.width else _WIDTHS:
                 config = load_experiment(
@@ -154,6 +162,8 @@ def _edge_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
                     [
                         f"model_options.backbone.name={backbone}",
                         f"model_options.backbone.output_stride={stride}",
+                        "model_options.backbone.use_squeeze_and_excite="
+                        f"{str(has_gates).lower()}",
                     ],
                 )
                 name = f"{backbone}_os{stride}_{width}"

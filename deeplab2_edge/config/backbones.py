@@ -28,14 +28,17 @@ class BackboneInfo:
             `max` (the two encoders of MaX-DeepLab with their mask transformer).
         endpoints: Feature maps a decoder may read, by name.
         output_strides: Strides it is defined for.
+        use_squeeze_and_excite: What the option of this name must be; None: either.
     """
 
     family: str
     endpoints: tuple[str, ...]
     output_strides: tuple[int, ...] = (4, 8, 16, 32)
+    use_squeeze_and_excite: bool | None = None
 
 
-_MOBILENET_V3 = BackboneInfo("mobilenet_v3", _LEVELS)
+_MOBILENET_V3 = BackboneInfo("mobilenet_v3", _LEVELS, use_squeeze_and_excite=True)
+_MINIMALISTIC = dataclasses.replace(_MOBILENET_V3, use_squeeze_and_excite=False)
 _RESNET = BackboneInfo("resnet", _RESNET_ENDPOINTS)
 _MAX_BACKBONE = BackboneInfo("resnet", (*_RESNET_ENDPOINTS, "backbone_output"))
 _MAX = BackboneInfo("max", _MAX_ENDPOINTS, (16, 32))
@@ -43,6 +46,8 @@ _MAX = BackboneInfo("max", _MAX_ENDPOINTS, (16, 32))
 _PUBLISHED = {
     "mobilenet_v3_small": _MOBILENET_V3,
     "mobilenet_v3_large": _MOBILENET_V3,
+    "mobilenet_v3_small_minimalistic": _MINIMALISTIC,
+    "mobilenet_v3_large_minimalistic": _MINIMALISTIC,
     "resnet50": _RESNET,
     "resnet50_beta": _RESNET,
     "wide_resnet41": _RESNET,

@@ -265,7 +265,7 @@ def _check_backbone(model: ModelOptions, report: _Report) -> None:
     )
     if info is not None and info.family == "mobilenet_v3":
         for field, needed in (
-            ("use_squeeze_and_excite", True),
+            ("use_squeeze_and_excite", info.use_squeeze_and_excite),
             ("drop_path_keep_prob", 1.0),
             ("backbone_layer_multiplier", 1.0),
             ("use_sac_beyond_stride", -1),
@@ -275,7 +275,7 @@ def _check_backbone(model: ModelOptions, report: _Report) -> None:
                 backbone,
                 path,
                 field,
-                f"{_shown(needed)} with MobileNetV3",
+                f"{_shown(needed)} with {backbone.name}",
             )
 
 

@@ -50,6 +50,8 @@ def activate(x: Any, name: str, activation: str, hard_swish: str) -> Any:
         return x
     if activation == "relu":
         return tf_keras.layers.ReLU(name=name)(x)
+    if activation == "relu6":
+        return tf_keras.layers.ReLU(6.0, name=name)(x)
     if activation == "hard_swish":
         return HardSwish(hard_swish, name=name)(x)
     if activation == "hard_sigmoid":

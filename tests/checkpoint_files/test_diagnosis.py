@@ -51,14 +51,20 @@ def resnet(
     return {**shapes, **(more or {})}
 
 
-def mobilenet(rows: int = 13, width: int = 576) -> Shapes:
+def kernel(side: int) -> Shapes:
+    """Returns the depthwise kernel of one row, which tells a minimalistic network."""
+    path = "encoder/_blocks/4/_conv2_bn_act/_depthwise_conv/depthwise_kernel"
+    return {path: (side, side, 96, 1)}
+
+
+def mobilenet(rows: int = 13, width: int = 576, more: Shapes | None = None) -> Shapes:
     shapes: Shapes = {
         f"encoder/_blocks/{row}/_conv3_bn/_conv/kernel": (1, 1, 8, 8)
         for row in range(1, rows - 1)
     }
     shapes["encoder/_blocks/0/_conv/kernel"] = (3, 3, 3, 16)
     shapes[f"encoder/_blocks/{rows - 1}/_conv/kernel"] = (1, 1, width // 6, width)
-    return shapes
+    return {**shapes, **(more or {})}
 
 
 def panoptic(classes: int = 19, *, has_instances: bool = True) -> Shapes:
@@ -89,6 +95,8 @@ WIDE = (3, 6, 3, 3)
     ("shapes", "words"),
     [
         (mobilenet(), "mobilenet_v3_small"),
+        (mobilenet(more=kernel(5)), "mobilenet_v3_small"),
+        (mobilenet(more=kernel(3)), "mobilenet_v3_small_minimalistic"),
         (mobilenet(17, 960), "mobilenet_v3_large"),
         (mobilenet(13, 288), "mobilenet_v3_small with 288 channels at its end, not"),
         (resnet(), "resnet50"),

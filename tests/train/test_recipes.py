@@ -30,7 +30,12 @@ OURS = {
     ),
     *(
         f"synthetic_street_panoptic_{backbone}"
-        for backbone in ("resnet50", "swidernet_sac", "wide_resnet41")
+        for backbone in (
+            "mobilenet_v3_small_minimalistic",
+            "resnet50",
+            "swidernet_sac",
+            "wide_resnet41",
+        )
     ),
     *(
         f"synthetic_street_{architecture}_mobilenet_v3_small"
