@@ -18,7 +18,7 @@ from deeplab2_edge.postprocess.motion import (
     track_instances,
 )
 from deeplab2_edge.postprocess.resize import (
-    map_rows,
+    map_bands,
     resize_bilinear,
     upsample_argmax,
 )
@@ -34,7 +34,7 @@ __all__ = [
     "find_instances",
     "group_pixels",
     "initial_motion_state",
-    "map_rows",
+    "map_bands",
     "merge_heads",
     "merge_semantic_and_instance",
     "merge_two_frames",

@@ -2,9 +2,16 @@
 
 from typing import Any
 
+import numpy as np
+
 from deeplab2_edge.optional import require
 
 tf: Any = require("tensorflow", extra="train")
+
+# A step of the loop hands whole maps on, so each step tries several centers.
+_CENTERS_PER_STEP = 8
+# Where centers are that are none: the squared distance to them is infinite.
+_NOWHERE = np.float32(1e30)
 
 
 def group_pixels(
@@ -27,7 +34,8 @@ def group_pixels(
     votes_y = tf.range(height, dtype=tf.float32)[:, tf.newaxis] + offsets[..., 0]
     votes_x = tf.range(width, dtype=tf.float32) + offsets[..., 1]
     nearest = nearest_center(votes_y, votes_x, centers_yx, num_centers=num_centers)
-    return tf.where(thing_mask & (num_centers > 0), nearest + 1, 0)
+    is_grouped = tf.logical_and(thing_mask, num_centers > 0)
+    return tf.where(is_grouped, nearest + 1, 0)
 
 
 def nearest_center(
@@ -35,33 +43,48 @@ def nearest_center(
 ) -> Any:
     """Finds the nearest center of every vote, on a tie the first.
 
-    One center after the other, so memory is that of the votes.
+    A few centers at a time, so memory is that of the votes.
 
     Args:
         votes_y: float32 of any shape, y coordinates in canvas pixels.
         votes_x: As `votes_y`, x coordinates.
-        centers_yx: `[K, 2]`, in canvas pixels.
+        centers_yx: `[K, 2]`, in canvas pixels; -1 beyond the last.
         num_centers: How many of the centers there are.
 
     Returns:
         int32 indices into `centers_yx`, of the shape of the votes; 0 without centers.
     """
-    centers = tf.cast(centers_yx, tf.float32)
+    count = centers_yx.shape[0]
+    centers = tf.where(centers_yx >= 0, tf.cast(centers_yx, tf.float32), _NOWHERE)
+    centers = tf.pad(
+        centers, [[0, -count % _CENTERS_PER_STEP], [0, 0]], constant_values=_NOWHERE
+    )
+    num_centers = tf.convert_to_tensor(num_centers)
 
-    def step(index: Any, shortest: Any, winner: Any) -> Any:
-        distance = tf.square(votes_y - centers[index, 0])
-        distance += tf.square(votes_x - centers[index, 1])
-        winner = tf.where(distance < shortest, index, winner)
-        return index + 1, tf.minimum(shortest, distance), winner
+    def step(start: Any, shortest: Any, winner: Any) -> Any:
+        block = tf.slice(centers, [start, 0], [_CENTERS_PER_STEP, 2])
+        for place in range(_CENTERS_PER_STEP):
+            distance = tf.math.squared_difference(votes_y, block[place, 0])
+            distance += tf.math.squared_difference(votes_x, block[place, 1])
+            # As float32, exact here: kernels for devices select no integers.
+            index = tf.cast(start + place, tf.float32)
+            winner = tf.where(distance < shortest, index, winner)
+            shortest = tf.minimum(shortest, distance)
+        return start + _CENTERS_PER_STEP, shortest, winner
 
+    # Computed, so that they do not become constants as large as a map.
+    far, first = (
+        tf.where(num_centers < 0, -1.0, tf.constant(value, tf.float32))
+        for value in (np.inf, 0)
+    )
     _, _, winner = tf.while_loop(
-        lambda index, *_: index < num_centers,
+        lambda start, *_: start < num_centers,
         step,
         (
             tf.constant(0),
-            tf.fill(votes_y.shape, tf.constant(float("inf"))),
-            tf.zeros(votes_y.shape, tf.int32),
+            tf.fill(votes_y.shape, far),
+            tf.fill(votes_y.shape, first),
         ),
-        maximum_iterations=centers_yx.shape[0],
+        maximum_iterations=-(-count // _CENTERS_PER_STEP),
     )
-    return winner
+    return tf.cast(winner, tf.int32)

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from deeplab2_edge.errors import UsageError
 from deeplab2_edge.optional import require
 from deeplab2_edge.panoptic.heads import MergeSettings
 from deeplab2_edge.panoptic.merging import MergeSemantics
@@ -32,7 +31,8 @@ def merge_heads(
         center_heatmap: `[h, w]`.
         offset_map: `[h, w, 2]`, (dy, dx) in pixels of the heads.
         canvas: (H, W) of the network input.
-        settings: How to merge, with `keep_k_centers` above 0 and plateaus as they are.
+        settings: How to merge, with `keep_k_centers` above 0, and with a kernel of 3 or
+            more if plateaus are merged.
         merge_semantics: Whose rules are followed where the published ones disagree.
 
     Returns:
@@ -42,17 +42,13 @@ def merge_heads(
     Raises:
         UsageError: If the settings need shapes that are not static.
     """
-    if settings.merge_plateaus:
-        raise UsageError(
-            "MergeSettings.merge_plateaus is True; merging plateaus is for the int8 "
-            "heatmaps of converted models, which deeplab2_edge.panoptic merges"
-        )
     semantic = upsample_argmax(semantic_logits, canvas)
     centers_yx, center_scores, num_centers = find_centers(
         resize_bilinear(center_heatmap[..., tf.newaxis], canvas)[..., 0],
         threshold=settings.center_score_threshold,
         nms_kernel=settings.nms_kernel,
         keep_k=settings.keep_k_centers,
+        merge_plateaus=settings.merge_plateaus,
     )
     num_classes = semantic_logits.shape[-1]
     is_thing = np.isin(np.arange(num_classes), settings.thing_ids)

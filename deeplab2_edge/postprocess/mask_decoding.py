@@ -11,7 +11,7 @@ from deeplab2_edge.panoptic.mask_decoding import (
     MaskwiseSettings,
     class_order,
 )
-from deeplab2_edge.postprocess.resize import map_rows
+from deeplab2_edge.postprocess.resize import map_bands
 
 tf: Any = require("tensorflow", extra="train")
 
@@ -26,7 +26,7 @@ def decode_masks(
     """Computes the panoptic segmentation of a canvas from masks and their classes.
 
     The rules are those of `deeplab2_edge.panoptic.decode_masks`. All shapes are
-    static; logits are resized row by row.
+    static; logits are resized a band of rows at a time.
 
     Args:
         mask_logits: `[h, w, N]`, static sizes.
@@ -73,7 +73,7 @@ def _pixelwise(
     def decide(logits: Any) -> Any:
         detected = tf.where(is_detected, logits, tf.float32.min)
         top = tf.reduce_max(detected, axis=-1)
-        share = tf.reduce_sum(tf.exp(detected - top[:, tf.newaxis]), axis=-1)
+        share = tf.reduce_sum(tf.exp(detected - top[..., tf.newaxis]), axis=-1)
         return (
             tf.argmax(logits, axis=-1, output_type=tf.int32),
             tf.argmax(detected, axis=-1, output_type=tf.int32),
@@ -81,13 +81,7 @@ def _pixelwise(
             top == tf.reduce_max(logits, axis=-1),
         )
 
-    types = (tf.int32, tf.int32, tf.float32, tf.bool)
-    best, winner, confidence, is_best = map_rows(
-        decide,
-        mask_logits,
-        canvas,
-        tuple(tf.TensorSpec([canvas[1]], dtype) for dtype in types),
-    )
+    best, winner, confidence, is_best = map_bands(decide, mask_logits, canvas)
     winner = tf.where(has_any, winner, 0)
     is_confident = (
         has_any & is_best & (confidence > settings.pixel_confidence_threshold)
@@ -135,17 +129,7 @@ def _maskwise(
             num_masks - tf.math.top_k(turn, most).values,
         )
 
-    width = canvas[1]
-    best, confidence, candidates = map_rows(
-        decide,
-        mask_logits,
-        canvas,
-        (
-            tf.TensorSpec([width], tf.int32),
-            tf.TensorSpec([width], tf.float32),
-            tf.TensorSpec([width, most], tf.int32),
-        ),
-    )
+    best, confidence, candidates = map_bands(decide, mask_logits, canvas)
     winner = _paste(candidates, is_detected, np.float32(rules.overlapping_threshold))
     is_pasted = winner >= 0
     winner = tf.maximum(winner, 0)

@@ -54,70 +54,91 @@ def merge_semantic_and_instance(
     classes = tf.reshape(tf.cast(semantic, tf.int32), [-1])
     ids = tf.reshape(tf.cast(instance, tf.int32), [-1])
     thing_table = np.isin(np.arange(num_classes), list(thing_ids))
-    on_thing = tf.gather(thing_table, classes)
-    is_claimed = on_thing if is_operator else ids > 0
+    num_ids = max_instances + 1
     void = void_label * label_divisor
 
-    counted = tf.ones_like(is_claimed) if is_operator else ~is_claimed
-    area_px = _count(counted, classes, num_classes)
-    is_small = area_px < stuff_area_limit
+    bins = ids * num_classes + classes
+    histogram = tf.reshape(_count(bins, num_ids * num_classes), [num_ids, num_classes])
     if is_operator:
-        is_small = (stuff_area_limit > 0) & (area_px <= stuff_area_limit)
+        area_px = tf.reduce_sum(histogram, axis=0)
+        is_stuff = area_px > max(stuff_area_limit, 0)
+        first = tf.range(num_ids)
+    else:
+        area_px = histogram[0]
+        is_stuff = area_px >= stuff_area_limit
+        # On things or not.
+        first = _first_pixels(tf.reshape(ids, semantic.shape), num_ids)
     panoptic_of_class = tf.where(
-        thing_table | is_small, void, np.arange(num_classes) * label_divisor
+        tf.logical_and(is_stuff, ~thing_table),
+        np.arange(num_classes, dtype=np.int32) * np.int32(label_divisor),
+        void,
     )
-    panoptic_of_instance = _number_instances(
-        classes,
-        ids,
-        is_claimed & on_thing,
-        # Where an id first appears, claimed things or not, is its turn.
-        tf.zeros_like(ids) if is_operator else tf.range(tf.size(ids)),
-        shape=(max_instances + 1, num_classes),
-        label_divisor=label_divisor,
-        void=void,
-    )
+    votes = histogram * thing_table.astype(np.int32)
+    if not is_operator:
+        votes *= (np.arange(num_ids, dtype=np.int32) > 0)[:, np.newaxis].astype(
+            np.int32
+        )
+    panoptic_of_instance = _number_instances(votes, first, label_divisor, void)
+    on_thing = tf.gather(thing_table, classes)
+    is_claimed = on_thing if is_operator else ids > 0
     claimed = tf.where(on_thing, tf.gather(panoptic_of_instance, ids), void)
     panoptic = tf.where(is_claimed, claimed, tf.gather(panoptic_of_class, classes))
-    return tf.reshape(tf.cast(panoptic, tf.int32), semantic.shape)
+    return tf.reshape(panoptic, semantic.shape)
 
 
-def _number_instances(
-    classes: Any,
-    ids: Any,
-    votes: Any,
-    turn: Any,
-    *,
-    shape: tuple[int, int],
-    label_divisor: int,
-    void: int,
-) -> Any:
-    """Gives the panoptic id of every instance id.
+def _number_instances(votes: Any, first: Any, label_divisor: int, void: int) -> Any:
+    """Gives the panoptic id of every instance id: `[N]` int32.
 
     Args:
-        classes: `[M]` classes of the pixels.
-        ids: `[M]` instance ids of the pixels.
-        votes: `[M]` which pixels vote for the class of their instance.
-        turn: `[M]`; instances are numbered by the least of their pixels, then by id.
-        shape: How many ids and classes there are.
+        votes: `[N, C]` int32 pixels of each class.
+        first: `[N]` int32; the instances of a class are numbered in this order.
         label_divisor: No class numbers more than `label_divisor - 1` instances.
-        void: Panoptic id of instances without a number.
+        void: Panoptic id of instances without votes, or without a number.
     """
-    num_ids, num_classes = shape
-    histogram = tf.reshape(
-        _count(votes, ids * num_classes + classes, num_ids * num_classes), shape
+    winner = tf.argmax(votes, axis=1, output_type=tf.int32)
+    has_votes = tf.reduce_max(votes, axis=1) > 0
+    is_before = tf.logical_and(
+        tf.equal(winner[:, tf.newaxis], winner), first <= first[:, tf.newaxis]
     )
-    winner = tf.argmax(histogram, axis=1, output_type=tf.int32)
-    has_votes = tf.reduce_any(histogram > 0, axis=1)
-    order = tf.argsort(tf.math.unsorted_segment_min(turn, ids, num_ids), stable=True)
-    member = tf.one_hot(winner, num_classes, dtype=tf.int32)
-    member = tf.gather(tf.where(has_votes[:, tf.newaxis], member, 0), order)
-    number = tf.reduce_sum(tf.cumsum(member, axis=0) * member, axis=1)
-    number = tf.gather(number, tf.argsort(order))
+    is_before = tf.logical_and(is_before, has_votes)
+    number = tf.reduce_sum(tf.cast(is_before, tf.int32), axis=1)
     return tf.where(
-        has_votes & (number < label_divisor), winner * label_divisor + number, void
+        tf.logical_and(has_votes, number < label_divisor),
+        winner * label_divisor + number,
+        void,
     )
 
 
-def _count(is_counted: Any, bins: Any, num_bins: int) -> Any:
+def _first_pixels(ids: Any, num_ids: int) -> Any:
+    """Finds the first pixel of each id in raster order; of absent ids it is any.
+
+    By counting per row, since a smallest value per segment is no standard op of ONNX
+    below opset 18.
+
+    Args:
+        ids: `[H, W]` int32 below `num_ids`.
+        num_ids: How many.
+
+    Returns:
+        `[num_ids]` int32.
+    """
+    height, width = ids.shape
+    bins = ids * height + np.arange(height, dtype=np.int32)[:, np.newaxis]
+    per_row = _count(tf.reshape(bins, [-1]), num_ids * height)
+    per_row = tf.reshape(per_row, [num_ids, height])
+    row = _first_true(per_row > 0)
+    is_there = tf.equal(
+        tf.gather(ids, row), np.arange(num_ids, dtype=np.int32)[:, np.newaxis]
+    )
+    return row * width + _first_true(is_there)
+
+
+def _first_true(x: Any) -> Any:
+    """Gives the first column of each row that is true: `[N]` int32."""
+    return tf.argmax(tf.cast(x, tf.float32), axis=1, output_type=tf.int32)
+
+
+def _count(bins: Any, num_bins: int) -> Any:
     """Counts pixels per bin: `[num_bins]` int32."""
-    return tf.math.unsorted_segment_sum(tf.cast(is_counted, tf.int32), bins, num_bins)
+    # Not ones_like, which would become a constant as large as a map.
+    return tf.math.unsorted_segment_sum(tf.cast(bins >= 0, tf.int32), bins, num_bins)

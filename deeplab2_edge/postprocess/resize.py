@@ -10,6 +10,11 @@ from deeplab2_edge.panoptic.resize import source_positions
 
 tf: Any = require("tensorflow", extra="train")
 
+# Resized values held at once: 4 MB stay in a cache while several ops handle them.
+_VALUES_PER_BAND = 1 << 20
+# Each band is a dozen ops of the graph, so very large maps have larger bands instead.
+_MAX_BANDS = 48
+
 
 def resize_bilinear(x: Any, size: tuple[int, int]) -> Any:
     """Resizes an array bilinearly with aligned corners.
@@ -22,45 +27,50 @@ def resize_bilinear(x: Any, size: tuple[int, int]) -> Any:
         `[H, W, C]` float32.
     """
     source = tf.cast(x, tf.float32)
-    for axis in range(2):
-        if source.shape[axis] != size[axis]:
-            lower, upper, weight = source_positions(source.shape[axis], size[axis])
-            a, b = (tf.gather(source, i, axis=axis) for i in (lower, upper))
-            source = a + (b - a) * weight.reshape([(-1, 1, 1), (1, -1, 1)][axis])
-    return source
+    if source.shape[0] != size[0]:
+        source = _lerp(source, *source_positions(source.shape[0], size[0]), axis=0)
+    return _widen(source, size[1])
 
 
-def map_rows(
-    function: Callable[[Any], Any], x: Any, size: tuple[int, int], signature: Any
-) -> Any:
-    """Computes a function of every row of `resize_bilinear(x, size)`.
+def map_bands(
+    function: Callable[[Any], tuple[Any, ...]], x: Any, size: tuple[int, int]
+) -> tuple[Any, ...]:
+    """Computes a function of `resize_bilinear(x, size)`, a band of rows at a time.
 
-    For maps of many channels, which at full size would not fit into memory.
+    For maps of many channels, which at full size would not fit into memory. A band
+    begins when the one before is done, whatever the order in which a runtime likes to
+    run ops.
 
     Args:
-        function: From a row `[W, C]` to tensors.
+        function: From `[rows, W, C]` to maps `[rows, W, ...]`, of which the first
+            holds integers of at least 0.
         x: `[h, w, C]`, static sizes; computed in float32.
         size: (H, W).
-        signature: Types of what `function` gives, as in `tf.map_fn`.
 
     Returns:
-        What `function` gives, stacked along a first axis of size H.
+        The maps, `[H, W, ...]`.
     """
     source = tf.cast(x, tf.float32)
     top, bottom, weight = source_positions(source.shape[0], size[0])
-
-    def compute(row: Any) -> Any:
-        above, below, share = row
-        a, b = tf.gather(source, above), tf.gather(source, below)
-        line = a + (b - a) * share
-        return function(resize_bilinear(line[tf.newaxis], (1, size[1]))[0])
-
-    rows = top.astype(np.int32), bottom.astype(np.int32), weight
-    return tf.map_fn(compute, rows, fn_output_signature=signature)
+    num_rows = max(
+        _VALUES_PER_BAND // (size[1] * source.shape[2]), -(-size[0] // _MAX_BANDS)
+    )
+    bands: list[tuple[Any, ...]] = []
+    for start in range(0, size[0], num_rows):
+        rows = slice(start, min(start + num_rows, size[0]))
+        waiting = source
+        if bands:
+            last = tf.cast(bands[-1][0][-1, -1], tf.float32)
+            waiting = source + tf.minimum(last, 0.0)
+        band = _lerp(waiting, top[rows], bottom[rows], weight[rows], axis=0)
+        bands.append(function(_widen(band, size[1])))
+    if len(bands) == 1:
+        return bands[0]
+    return tuple(tf.concat(parts, axis=0) for parts in zip(*bands, strict=True))
 
 
 def upsample_argmax(logits: Any, size: tuple[int, int]) -> Any:
-    """Finds the best class per pixel of the resized logits, row by row.
+    """Finds the best class per pixel of the resized logits, band by band.
 
     Args:
         logits: `[h, w, C]`, static sizes.
@@ -69,9 +79,30 @@ def upsample_argmax(logits: Any, size: tuple[int, int]) -> Any:
     Returns:
         `[H, W]` int32 class ids; the lowest wins a tie.
     """
-    return map_rows(
-        lambda row: tf.argmax(row, axis=-1, output_type=tf.int32),
-        logits,
-        size,
-        tf.TensorSpec([size[1]], tf.int32),
+    (classes,) = map_bands(
+        lambda band: (tf.argmax(band, axis=-1, output_type=tf.int32),), logits, size
     )
+    return classes
+
+
+def _widen(x: Any, width: int) -> Any:
+    """Resizes `[H, w, C]` to `[H, width, C]`."""
+    height, source, channels = x.shape
+    if source == width:
+        return x
+    growth, rest = divmod(width - 1, max(source - 1, 1))
+    if rest or source == 1 or growth & (growth - 1):
+        return _lerp(x, *source_positions(source, width), axis=1)
+    # Weights repeat from cell to cell and are exact, so nothing has to be gathered.
+    left = tf.reshape(x[:, :-1], [height, source - 1, 1, channels])
+    right = tf.reshape(x[:, 1:], [height, source - 1, 1, channels])
+    weight = (np.arange(growth, dtype=np.float32) / np.float32(growth))[:, np.newaxis]
+    cells = left + (right - left) * weight
+    return tf.concat(
+        [tf.reshape(cells, [height, width - 1, channels]), x[:, -1:]], axis=1
+    )
+
+
+def _lerp(x: Any, lower: Any, upper: Any, weight: Any, *, axis: int) -> Any:
+    a, b = (tf.gather(x, i.astype(np.int32), axis=axis) for i in (lower, upper))
+    return a + (b - a) * weight.reshape([(-1, 1, 1), (1, -1, 1)][axis])

@@ -111,6 +111,23 @@ def test_heads_become_the_same_maps(
     check_panoptic(found, panoptic.merge_heads(*heads(1), **options))
 
 
+@pytest.mark.parametrize("canvas", [(21, 33), (6, 9), (26, 30)])
+def test_plateaus_give_one_center_each(canvas: tuple[int, int]) -> None:
+    settings = dataclasses.replace(
+        MERGE, merge_plateaus=True, keep_k_centers=50, nms_kernel=3
+    )
+    logits, heat, offsets = heads(5)
+    # Two columns that meet in the last row: a plateau with two upper ends.
+    heat[1:6, 2] = heat[2:6, 5] = heat[5, 2:6] = 0.75
+    options = {"canvas": canvas, "settings": settings}
+    expected = panoptic.merge_heads(logits, heat, offsets, **options)
+    found = traced(postprocess.merge_heads, logits, heat, offsets, **options)
+    check_panoptic(found, expected)
+    kept = dataclasses.replace(settings, merge_plateaus=False)
+    many = panoptic.merge_heads(logits, heat, offsets, canvas=canvas, settings=kept)
+    assert len(many.centers_yx) > len(expected.centers_yx) > 2
+
+
 def test_heads_without_a_center_have_no_instances() -> None:
     logits, heat, offsets = heads(2)
     arrays = logits, np.zeros_like(heat), offsets
@@ -198,7 +215,7 @@ def test_what_needs_other_shapes_is_refused() -> None:
     arrays = heads(9)
     for change, message in (
         ({"keep_k_centers": 0}, "keep_k is 0"),
-        ({"merge_plateaus": True}, "merge_plateaus"),
+        ({"merge_plateaus": True, "nms_kernel": 2}, "at least 3 in a graph that"),
     ):
         settings = dataclasses.replace(MERGE, **change)
         with pytest.raises(UsageError, match=message):
