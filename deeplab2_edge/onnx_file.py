@@ -42,12 +42,15 @@ _MODEL_TRAINING = 20
 _MODEL_FUNCTIONS = 25
 _PROPERTY_KEY, _PROPERTY_VALUE = 1, 2
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
-_NODE_OP_TYPE, _NODE_DOMAIN = 4, 7
+_GRAPH_OUTPUT = 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
+_VALUE_NAME = 1
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 
 # Message kind -> field -> kind of the message in it. All else is not looked into.
 _NESTED: dict[str, dict[int, str]] = {
-    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "graph": {1: "node", 5: "tensor", _GRAPH_OUTPUT: "value", 15: "sparse tensor"},
+    "value": {},
     "node": {5: "attribute"},
     "attribute": {
         5: "tensor",
@@ -62,6 +65,12 @@ _NESTED: dict[str, dict[int, str]] = {
 }
 
 
+# What moves values without changing them.
+_MOVES = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+# Ops that run graphs of their own, perhaps forever. No network here has them.
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
 @dataclasses.dataclass(frozen=True)
 class OnnxSummary:
     """Says what an ONNX model is made of.
@@ -74,6 +83,8 @@ class OnnxSummary:
         has_external_data: Whether some constant is to be read from another file.
         has_functions: Whether the model brings operators of its own, or a training
             graph.
+        integer_outputs: Names of outputs that were integers before they left the
+            graph dequantized.
     """
 
     ir_version: int
@@ -81,12 +92,14 @@ class OnnxSummary:
     op_counts: Mapping[str, int]
     has_external_data: bool
     has_functions: bool
+    integer_outputs: frozenset[str] = frozenset()
 
     def check_self_contained(self) -> None:
-        """Refuses what reaches outside the file or outside standard ONNX.
+        """Refuses what reaches outside the file or outside a plain standard graph.
 
         Raises:
-            ModelFileError: If constants lie in other files, or ops are not standard.
+            ModelFileError: If constants lie in other files, ops are not standard, or
+                there are loops or branches.
         """
         if self.has_external_data:
             raise ModelFileError(
@@ -104,6 +117,12 @@ class OnnxSummary:
             raise ModelFileError(
                 f"the model needs operators outside standard ONNX "
                 f"({', '.join([*domains, *foreign][:5])}), which are not run"
+            )
+        branching = sorted(_CONTROL_FLOW.intersection(self.op_counts))
+        if branching:
+            raise ModelFileError(
+                f"the model has loops or branches ({', '.join(branching)}), which are "
+                "not run"
             )
 
 
@@ -197,6 +216,8 @@ def summarize(content: bytes) -> OnnxSummary:
     counts: collections.Counter[str] = collections.Counter()
     has_external_data = False
     budget = _Budget(_MAX_FIELDS)
+    makers: dict[str, tuple[str, str]] = {}
+    outputs: list[str] = []
     for field in fields:
         if field.number == _MODEL_OPSET_IMPORT:
             domain, version = _read_opset(content, field)
@@ -206,7 +227,13 @@ def summarize(content: bytes) -> OnnxSummary:
         elif field.number == _MODEL_GRAPH:
             for kind, message in _walk(content, "graph", field, budget, 0):
                 if kind == "node":
-                    counts[_op_name(content, message)] += 1
+                    op = _op_name(content, message)
+                    counts[op] += 1
+                    source = next(_texts(content, message, _NODE_INPUT), "")
+                    for name in _texts(content, message, _NODE_OUTPUT):
+                        makers[name] = op, source
+                elif kind == "value":
+                    outputs += _texts(content, message, _VALUE_NAME)
                 elif kind == "tensor":
                     has_external_data |= _is_external(message)
     return OnnxSummary(
@@ -215,6 +242,7 @@ def summarize(content: bytes) -> OnnxSummary:
         op_counts=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         has_external_data=has_external_data,
         has_functions=has_functions,
+        integer_outputs=frozenset(n for n in outputs if _was_integer(n, makers)),
     )
 
 
@@ -354,6 +382,22 @@ def _op_name(content: bytes, fields: list[_Field]) -> str:
             texts[field.number] = _text(content, field)
     name, domain = texts[_NODE_OP_TYPE], texts[_NODE_DOMAIN]
     return name if domain in STANDARD_DOMAINS else f"{domain}.{name}"
+
+
+def _texts(content: bytes, fields: list[_Field], number: int) -> Iterator[str]:
+    for field in fields:
+        if field.number == number and field.wire == _LENGTH:
+            yield _text(content, field)
+
+
+def _was_integer(output: str, makers: Mapping[str, tuple[str, str]]) -> bool:
+    name = output
+    for _ in makers:  # a damaged graph may run in a circle
+        op, source = makers.get(name, ("", ""))
+        if op not in _MOVES:
+            return op == "DequantizeLinear"
+        name = source
+    return False
 
 
 def _is_external(fields: list[_Field]) -> bool:

@@ -172,6 +172,28 @@ def test_ops_that_are_not_standard_are_refused() -> None:
         summarize(model.SerializeToString()).check_self_contained()
 
 
+@pytest.mark.parametrize("op", ["Loop", "If", "Scan"])
+def test_loops_and_branches_are_refused(op: str) -> None:
+    model = _model()
+    model.graph.node[0].op_type = op
+    with pytest.raises(ModelFileError, match=op):
+        summarize(model.SerializeToString()).check_self_contained()
+
+
+def test_outputs_that_were_integers_are_found() -> None:
+    model = _model()
+    model.graph.node[0].op_type = "DequantizeLinear"
+    assert summarize(model.SerializeToString()).integer_outputs == {"y"}
+    model.graph.node[0].output[0] = "z"
+    model.graph.node.append(onnx.helper.make_node("Transpose", ["z"], ["y"]))
+    assert summarize(model.SerializeToString()).integer_outputs == {"y"}
+    model.graph.node[1].op_type = "Relu"
+    assert summarize(model.SerializeToString()).integer_outputs == frozenset()
+    # In a circle.
+    model.graph.node[1].CopyFrom(onnx.helper.make_node("Transpose", ["y"], ["y"]))
+    assert summarize(model.SerializeToString()).integer_outputs == frozenset()
+
+
 def test_functions_are_refused() -> None:
     model = _model()
     model.functions.add(name="f", domain="mine")
