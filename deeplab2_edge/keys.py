@@ -36,6 +36,10 @@ INSTANCE_SCORES = "instance_scores"
 SEMANTIC_PROBS = "semantic_probs"
 SEMANTIC_SCORES = "semantic_scores"
 INSTANCE_CENTER_PRED = "instance_center_pred"
+# Beside the published names: centers as a list, and the class of each pixel's mask.
+INSTANCE_CENTERS = "instance_centers"
+INSTANCE_CENTER_SCORES = "instance_center_scores"
+MASK_SEMANTIC_PRED = "mask_semantic_pred"
 NEXT_PANOPTIC_PRED = "next_panoptic_pred"
 CONCAT_NEXT_PANOPTIC_PRED = "concat_next_panoptic_pred"
 

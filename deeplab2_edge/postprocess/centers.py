@@ -39,14 +39,14 @@ def find_centers(
     Raises:
         UsageError: If `keep_k` or the kernel is too small.
     """
-    for name, value, smallest in (
-        ("keep_k", keep_k, 1),
-        ("nms_kernel", nms_kernel, 3 if merge_plateaus else 1),
+    for name, value, smallest, where in (
+        ("keep_k", keep_k, 1, "a graph"),
+        ("nms_kernel", nms_kernel, 1, "a graph"),
+        ("nms_kernel", nms_kernel, 3 * merge_plateaus, "a graph that merges plateaus"),
     ):
         if value < smallest:
             raise UsageError(
-                f"{name} is {value}; it must be at least {smallest} in a graph"
-                f"{' that merges plateaus' if merge_plateaus else ''}"
+                f"{name} is {value}; it must be at least {smallest} in {where}"
             )
     height, width = center_heatmap.shape
     num_pixels = height * width

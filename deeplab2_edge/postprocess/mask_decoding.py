@@ -196,7 +196,9 @@ def _merge(
     num_masks = masks["ids"].shape[0]
     ids, is_thing = masks["ids"], masks["is_thing"]
     area_px = tf.math.unsorted_segment_sum(
-        tf.cast(is_confident, tf.int32), winner, num_masks
+        tf.cast(tf.reshape(is_confident, [-1]), tf.int32),
+        tf.reshape(winner, [-1]),
+        num_masks,
     )
     stuff_area_px = tf.where(is_thing, 0, area_px)
     of_class = tf.where(ids[:, tf.newaxis] == ids, stuff_area_px, 0)
