@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from deeplab2_edge.convert.calibration import Calibration, calibrate
     from deeplab2_edge.convert.modes import MODE_NAMES
     from deeplab2_edge.convert.pipeline import (
-        METRICS,
         ConversionOptions,
         ConversionResult,
         DropLimit,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     )
     from deeplab2_edge.convert.tflite import ConvertedGraph, convert_model
     from deeplab2_edge.convert.verification import (
+        METRICS,
         Verification,
         format_verification,
         verify,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "MODE_NAMES": "modes",
-    "METRICS": "pipeline",
+    "METRICS": "verification",
     "Calibration": "calibration",
     "ConversionOptions": "pipeline",
     "ConversionResult": "pipeline",

@@ -28,7 +28,7 @@ from deeplab2_edge.convert.tflite import (
     convert_model,
     hard_swish_form,
 )
-from deeplab2_edge.convert.verification import Verification, verify
+from deeplab2_edge.convert.verification import METRICS, Verification, verify
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.errors import (
     CheckpointError,
@@ -38,32 +38,26 @@ from deeplab2_edge.errors import (
     UsageError,
 )
 from deeplab2_edge.experiments import find_config
+from deeplab2_edge.families import family_of
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.model_file import (
-    HEAD_KEYS,
     MAX_CANVAS_PIXELS,
     Golden,
-    InputSpec,
     ModelFile,
     ModelMetadata,
+    is_picture,
     read_model_file,
     write_model_file,
 )
 from deeplab2_edge.models import build_model
-from deeplab2_edge.models.engine import (
-    KerasEngine,
-    dataset_of,
-    describe_model,
-    require_panoptic,
-)
+from deeplab2_edge.models.engine import KerasEngine, dataset_of
 from deeplab2_edge.progress import progress
-from deeplab2_edge.runtime.interpreter import LiteRtEngine
+from deeplab2_edge.runtime.engine import open_engine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
 from deeplab2_edge.runtime.preprocess import place_on_canvas
 from deeplab2_edge.samples import SYNTHETIC
 from deeplab2_edge.wording import counted
 
-METRICS = ("pq", "miou")
 REPORT_SUFFIX = ".report.json"
 # Below this many calibration images the user is told.
 _FEW_IMAGES = 20
@@ -268,13 +262,11 @@ class _Source:
     """Is the float model that is converted.
 
     Attributes:
-        model: With the weights of the checkpoint.
-        metadata: What a model file says about it.
+        engine: With the weights of the checkpoint.
         unused: Variables of the checkpoint that it does not have.
     """
 
-    model: Any
-    metadata: ModelMetadata
+    engine: KerasEngine
     unused: tuple[str, ...]
 
 
@@ -283,7 +275,7 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
     _check_options(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
-    require_panoptic(config)
+    family_of(config)
     calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
@@ -316,15 +308,18 @@ def _load_source(job: _Job) -> _Source:
         loaded = checkpoints.load_weights(model, checkpoint)
     _check_weights(model, job.prefix)
     provenance = describe_provenance(job.config, checkpoint, job.prefix)
-    metadata = describe_model(job.config, model, provenance=provenance)
-    return _Source(model, metadata, loaded.unexpected)
+    engine = KerasEngine(model, job.config, provenance=provenance)
+    return _Source(engine, loaded.unexpected)
 
 
 def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]:
     quantization = job.options.quantization
-    canvases = _canvases(job.calibration, source.metadata, job.quiet)
-    converted = convert_model(source.model, quantization, calibration=canvases)
-    metadata = describe_converted(source.metadata, converted, quantization)
+    float_metadata = source.engine.metadata
+    canvases = _canvases(job.calibration, float_metadata, job.quiet)
+    converted = convert_model(
+        source.engine.network.model, quantization, calibration=canvases
+    )
+    metadata = describe_converted(float_metadata, converted, quantization)
     if job.calibration is not None and converted.calibration is not None:
         metadata = _with_calibration(metadata, job.calibration, converted.calibration)
     return converted, metadata
@@ -343,11 +338,11 @@ def _write_verified(
         golden = _make_golden(converted, metadata, images.samples[0])
         metadata = write_model_file(temporary, converted.graph, metadata, golden)
         verification = verify(
-            KerasEngine(source.model, source.metadata),
-            LiteRtEngine(read_model_file(temporary)),
+            source.engine,
+            open_engine(read_model_file(temporary)),
             images.samples,
             location=images.location,
-            has_labels=images.has_labels,
+            labels_of=dataset_of(job.config) if images.has_labels else None,
             quiet=job.quiet,
         )
         _check_drop(verification, job.options.drop_limits, job.output)
@@ -453,12 +448,20 @@ def describe_converted(
         converted: The graph.
         quantization: One of `QUANTIZATIONS`.
     """
+    is_integer = quantization == INT8
     return replace(
         metadata,
-        input=InputSpec(name=converted.input_name),
-        outputs=dict(converted.output_names),
+        inputs={
+            keys.IMAGE: replace(metadata.inputs[keys.IMAGE], name=converted.input_name)
+        },
+        outputs={
+            head: replace(metadata.outputs[head], name=name)
+            for head, name in converted.output_names.items()
+        },
         # Integer peaks are flat; without this each would be several centers.
-        merge=replace(metadata.merge, merge_plateaus=quantization == INT8),
+        merge=None
+        if metadata.merge is None
+        else replace(metadata.merge, merge_plateaus=is_integer),
         quantization=quantization,
     )
 
@@ -498,11 +501,12 @@ def _make_golden(
     canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
     # Sixteen grey levels test as well as 256, and compress to a fifth.
     canvas = canvas // 16 * 16
-    engine = LiteRtEngine(ModelFile(converted.graph, metadata))
-    heads = engine.run(canvas)
-    arrays = {name: np.asarray(getattr(heads, name)) for name in HEAD_KEYS}
-    arrays[keys.CENTER_HEATMAP] = arrays[keys.CENTER_HEATMAP][..., np.newaxis]
-    return Golden(canvas, arrays)
+    inputs: dict[str, NDArray[Any]] = {
+        name: np.zeros(spec.shape, np.uint8 if is_picture(name) else np.float32)
+        for name, spec in metadata.inputs.items()
+    }
+    inputs[keys.IMAGE] = canvas
+    return Golden(inputs, open_engine(ModelFile(converted.graph, metadata)).run(inputs))
 
 
 def _check_drop(

@@ -5,9 +5,10 @@ differ in the engine alone. What is found says how much the conversion costs: pe
 per mask, and in panoptic quality.
 """
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,28 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.datasets.folders import SampleLike
+from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
+from deeplab2_edge.families import MOTION, TWO_FRAMES
 from deeplab2_edge.metrics import (
     MeanIou,
     MeanIouResult,
+    MetricReport,
     PanopticQuality,
     PanopticQualityResult,
 )
-from deeplab2_edge.model_file import HEAD_KEYS, ModelMetadata
-from deeplab2_edge.panoptic import Heads, find_centers, resize_bilinear
+from deeplab2_edge.model_file import ModelMetadata
+from deeplab2_edge.panoptic import find_centers, resize_bilinear
 from deeplab2_edge.progress import progress
+from deeplab2_edge.runtime.engine import Engine
+from deeplab2_edge.runtime.evaluation import evaluate_engine
 from deeplab2_edge.runtime.results import PanopticResult
-from deeplab2_edge.runtime.segmenter import Engine, PanopticSegmenter
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from deeplab2_edge.samples import SampleSet, video_of
 from deeplab2_edge.wording import counted
+
+# What a conversion may be limited by.
+METRICS = ("pq", "miou", "stq", "depth")
 
 # Equal heads have no noise at all; no float32 comparison gets this far.
 _MAX_SNR_DB = 200.0
@@ -48,10 +58,19 @@ class HeadFidelity:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Holds what a model reaches against labels."""
+    """Holds what a model reaches against labels.
+
+    Attributes:
+        pq: Of single images.
+        miou: Of single images.
+        stq: Of videos, for a model that keeps ids over them.
+        depth_error: Mean relative error of depth, for a model that gives it.
+    """
 
     pq: PanopticQualityResult
     miou: MeanIouResult
+    stq: float | None = None
+    depth_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ class Verification:
         source: Where the images come from.
         image_names: The images.
         heads: By the names in `keys`.
-        class_agreement: Share of head pixels of equal class.
+        class_agreement: Share of pixels of equal class before merging.
         worst_offset_px: Largest error of an offset on a thing, in canvas pixels.
         num_centers: Instance centers of all images, (float, converted).
         mask_iou: Mean over the float model's segments of the IoU with the best
@@ -92,22 +111,33 @@ class Verification:
     def drop(self, metric: str) -> float:
         """Says by how many points (percent) a metric got worse.
 
-        With labels: the float model's value minus the converted model's. Without:
-        what is missing to full agreement with the float model.
+        With labels: the float model's value minus the converted model's, of the error
+        of depth the other way round. Without: what is missing to full agreement with
+        the float model.
 
         Args:
-            metric: `pq` or `miou`.
+            metric: One of `METRICS`.
+
+        Raises:
+            UsageError: If it cannot be measured here.
         """
-        if self.float_accuracy is not None and self.accuracy is not None:
-            before, after = (
-                a.pq.pq if metric == "pq" else a.miou.miou
-                for a in (self.float_accuracy, self.accuracy)
-            )
-        else:
+        if metric not in METRICS:
+            raise UsageError(f"metric is {metric!r}; must be one of {METRICS}")
+        before, after = (
+            None if accuracy is None else _values(accuracy)[metric]
+            for accuracy in (self.float_accuracy, self.accuracy)
+        )
+        if before is None or after is None:
+            if metric not in ("pq", "miou"):
+                raise UsageError(
+                    f"{metric} cannot be measured: it needs a model that has it and "
+                    "labels of videos (--verify-data)"
+                )
             before = 1.0
             after = self.pq.pq if metric == "pq" else self.miou.miou
         # NaN: no class at all on any image, nothing that could have got worse.
-        return 0.0 if math.isnan(before - after) else 100 * (before - after)
+        drop = after - before if metric == "depth" else before - after
+        return 0.0 if math.isnan(drop) else 100 * drop
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values, qualities as fractions."""
@@ -140,7 +170,7 @@ def verify(
     samples: Sequence[SampleLike],
     *,
     location: str,
-    has_labels: bool,
+    labels_of: DatasetInfo | None,
     quiet: bool = False,
 ) -> Verification:
     """Compares two engines image by image.
@@ -148,9 +178,9 @@ def verify(
     Args:
         source: The float model.
         converted: The converted model.
-        samples: Images, at least one.
+        samples: Images, at least one; frames of videos in order for a model of videos.
         location: Where they come from, for the report.
-        has_labels: Whether the labels of the samples are of the model's classes.
+        labels_of: The classes of the labels, None if labels are not to be looked at.
         quiet: Whether to show no progress.
 
     Raises:
@@ -167,19 +197,29 @@ def verify(
         raise UsageError("only models of equal canvas and classes can be compared")
     comparison = _Comparison(converted.metadata)
     runs = _Recorder(source), _Recorder(converted)
-    segmenters = [PanopticSegmenter(run) for run in runs]
-    for sample in progress(samples, total=len(samples), label="verifying", quiet=quiet):
-        image = sample.load_image()
-        results = [segmenter(image) for segmenter in segmenters]
-        for run, label in zip(runs, ("float", "converted"), strict=True):
-            _check_finite(run.heads, label, sample.name)
-        comparison.add_heads(runs[0].heads, runs[1].heads)
-        comparison.add_centers(runs)
-        comparison.add_maps(results[0], results[1])
-        labels = sample.load_panoptic() if has_labels else None
-        if labels is not None:
-            comparison.add_labels(labels, results, sample.name)
-    return comparison.result(location, tuple(sample.name for sample in samples))
+    steps = iter(progress(samples, total=len(samples), label="verifying", quiet=quiet))
+    for _, video in itertools.groupby(samples, key=video_of):
+        frames = list(video)
+        clips = (
+            PanopticSegmenter(run).segment_video(s.load_image() for s in frames)
+            for run in runs
+        )
+        for sample, *results in zip(frames, *clips, strict=True):
+            next(steps, None)
+            for run, label in zip(runs, ("float", "converted"), strict=True):
+                _check_finite(run.outputs, label, sample.name)
+            for expected, found in zip(*(run.take() for run in runs), strict=True):
+                comparison.add_outputs(expected, found)
+            comparison.add_centers(runs)
+            comparison.add_maps(results[0], results[1])
+            labels = sample.load_panoptic() if labels_of is not None else None
+            if labels is not None:
+                comparison.add_labels(labels, results, sample.name)
+    next(steps, None)
+    report = comparison.result(location, tuple(sample.name for sample in samples))
+    if labels_of is None or not report.num_labeled:
+        return report
+    return _with_video_metrics(report, (source, converted), samples, labels_of, quiet)
 
 
 def format_verification(report: Verification, label: str) -> str:
@@ -216,30 +256,47 @@ def format_verification(report: Verification, label: str) -> str:
             ("float", report.float_accuracy),
             (label, report.accuracy),
         ):
-            figures = (
+            figures: tuple[float, ...] = (
                 accuracy.pq.pq,
                 accuracy.pq.pq_things,
                 accuracy.pq.pq_stuff,
                 accuracy.miou.miou,
             )
             lines.append(f"  {name:<16}" + "".join(map(_percent, figures)))
+            if accuracy.stq is not None:
+                lines.append(f"    {'STQ':<26}{_percent(accuracy.stq)} %")
+            if accuracy.depth_error is not None:
+                error = _percent(accuracy.depth_error)
+                lines.append(f"    {'relative error of depth':<26}{error} %")
     return "\n".join(lines)
 
 
 class _Recorder:
-    """Is an engine that remembers the last heads."""
+    """Is an engine that remembers its outputs.
+
+    Attributes:
+        outputs: Of every run that was not taken yet.
+        last: Of the last run.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.heads: Heads
+        self.is_integer = engine.is_integer
+        self.outputs: list[dict[str, NDArray[Any]]] = []
+        self.last: dict[str, NDArray[Any]] = {}
 
     @property
     def metadata(self) -> ModelMetadata:
         return self._engine.metadata
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        self.heads = self._engine.run(canvas)
-        return self.heads
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.last = self._engine.run(inputs)
+        self.outputs.append(self.last)
+        return self.last
+
+    def take(self) -> list[dict[str, NDArray[Any]]]:
+        taken, self.outputs = self.outputs, []
+        return taken
 
 
 @dataclass
@@ -273,11 +330,12 @@ class _Comparison:
             thing_ids=self.metadata.thing_ids,
         )
 
-    def add_heads(self, expected: Heads, found: Heads) -> None:
-        for name in HEAD_KEYS:
+    def add_outputs(
+        self, expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]
+    ) -> None:
+        for name in expected.keys() & found.keys():
             signal, other = (
-                np.asarray(getattr(heads, name), np.float64)
-                for heads in (expected, found)
+                np.asarray(outputs[name], np.float64) for outputs in (expected, found)
             )
             if name == keys.CENTER_HEATMAP:
                 # Beyond 0..1 a heatmap means nothing, and integer heads end there.
@@ -286,21 +344,22 @@ class _Comparison:
             worst = float(np.abs(noise).max())
             self.max_errors[name] = max(self.max_errors.get(name, 0.0), worst)
             self.snrs_db.setdefault(name, []).append(_snr_db(signal, noise))
-        classes = expected.semantic_logits.argmax(-1)
-        is_equal = classes == found.semantic_logits.argmax(-1)
-        self.class_agreements.append(float(is_equal.mean()))
-        is_thing = np.isin(classes, self.metadata.thing_ids)
-        if is_thing.any():
-            error = (found.offset_map - expected.offset_map)[is_thing]
-            length = float(np.hypot(error[:, 0], error[:, 1]).max())
-            length *= self.metadata.head_stride
-            self.worst_offset_px = max(self.worst_offset_px, length)
+        if keys.OFFSET_MAP in expected and keys.OFFSET_MAP in found:
+            classes = expected[keys.SEMANTIC_LOGITS].argmax(-1)
+            is_thing = np.isin(classes, self.metadata.thing_ids)
+            error = (found[keys.OFFSET_MAP] - expected[keys.OFFSET_MAP])[is_thing]
+            length = float(np.hypot(error[:, 0], error[:, 1]).max(initial=0.0))
+            stride = (self.metadata.canvas[0] - 1) / (classes.shape[0] - 1)
+            self.worst_offset_px = max(self.worst_offset_px, length * stride)
 
     def add_centers(self, runs: Sequence[_Recorder]) -> None:
         for index, run in enumerate(runs):
             settings = run.metadata.merge
+            heatmap = run.last.get(keys.CENTER_HEATMAP)
+            if settings is None or heatmap is None:
+                continue
             centers, _ = find_centers(
-                resize_bilinear(run.heads.center_heatmap, self.metadata.canvas),
+                resize_bilinear(heatmap[..., 0], self.metadata.canvas),
                 threshold=settings.center_score_threshold,
                 nms_kernel=settings.nms_kernel,
                 keep_k=settings.keep_k_centers,
@@ -309,13 +368,15 @@ class _Comparison:
             self.num_centers[index] += len(centers)
 
     def add_maps(self, expected: PanopticResult, found: PanopticResult) -> None:
-        self.pseudo.update(expected.panoptic, found.panoptic)
+        self.pseudo.update(*(self._ids(result) for result in (expected, found)))
         self.pseudo_miou.update(expected.semantic, found.semantic)
+        self.class_agreements.append(
+            float((expected.semantic == found.semantic).mean())
+        )
         pairs = _best_matches(expected, found)
         self.mask_ious += [iou for iou, _ in pairs]
         self.agreeing_px += sum(overlap for iou, overlap in pairs if iou > 0.5)
-        is_void = self.metadata.ignore_label * self.metadata.label_divisor
-        both_void = (expected.panoptic == is_void) & (found.panoptic == is_void)
+        both_void = (expected.segment_map == 0) & (found.segment_map == 0)
         self.agreeing_px += int(np.count_nonzero(both_void))
         self.compared_px += expected.panoptic.size
 
@@ -328,11 +389,24 @@ class _Comparison:
         classes = labels // self.metadata.label_divisor
         try:
             for index, result in enumerate(results):
-                self.quality[index].update(labels, result.panoptic)
+                self.quality[index].update(labels, self._ids(result))
                 self.miou[index].update(classes, result.semantic)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         self.num_labeled += 1
+
+    def _ids(self, result: PanopticResult) -> NDArray[np.int32]:
+        """Gives the panoptic ids by the model's own divisor; tracks have a larger one.
+
+        Numbers of tracks above it begin again at 1, which only few frames could tell.
+        """
+        divisor = result.metadata.label_divisor
+        if divisor == self.metadata.label_divisor:
+            return result.panoptic
+        classes, numbers = np.divmod(result.panoptic, divisor)
+        room = self.metadata.label_divisor - 1
+        numbers = np.where(numbers > 0, (numbers - 1) % room + 1, 0)
+        return np.asarray(classes * self.metadata.label_divisor + numbers, np.int32)
 
     def result(self, location: str, names: tuple[str, ...]) -> Verification:
         accuracies: list[Accuracy | None] = [None, None]
@@ -348,7 +422,7 @@ class _Comparison:
                 name: HeadFidelity(
                     self.max_errors[name], float(np.median(self.snrs_db[name]))
                 )
-                for name in HEAD_KEYS
+                for name in sorted(self.max_errors)
             },
             class_agreement=float(np.mean(self.class_agreements)),
             worst_offset_px=self.worst_offset_px,
@@ -363,13 +437,55 @@ class _Comparison:
         )
 
 
-def _check_finite(heads: Heads, label: str, name: str) -> None:
-    for head in HEAD_KEYS:
-        if not np.isfinite(getattr(heads, head)).all():
-            raise ConversionError(
-                f"{name}: the {label} model gives values that are not finite in "
-                f"{head}; is the checkpoint damaged?"
+def _with_video_metrics(
+    report: Verification,
+    engines: Iterable[Engine],
+    samples: Sequence[SampleLike],
+    info: DatasetInfo,
+    quiet: bool,
+) -> Verification:
+    """Adds the metrics of videos and depth, which follow rules of their own."""
+    found: list[Accuracy | None] = []
+    for engine, accuracy in zip(
+        engines, (report.float_accuracy, report.accuracy), strict=True
+    ):
+        if engine.metadata.family not in (MOTION, TWO_FRAMES) or accuracy is None:
+            return report
+        measured = evaluate_engine(
+            engine, SampleSet(info, list(samples)), label="videos", quiet=quiet
+        )
+        assert isinstance(measured, MetricReport)
+        results = measured.results
+        depth = results.get("depth")
+        found.append(
+            replace(
+                accuracy,
+                stq=results["stq"].stq,
+                depth_error=None if depth is None else depth.abs_rel,
             )
+        )
+    return replace(report, float_accuracy=found[0], accuracy=found[1])
+
+
+def _values(accuracy: Accuracy) -> dict[str, float | None]:
+    return {
+        "pq": accuracy.pq.pq,
+        "miou": accuracy.miou.miou,
+        "stq": accuracy.stq,
+        "depth": accuracy.depth_error,
+    }
+
+
+def _check_finite(
+    runs: Sequence[Mapping[str, NDArray[Any]]], label: str, name: str
+) -> None:
+    for outputs in runs:
+        for head, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise ConversionError(
+                    f"{name}: the {label} model gives values that are not finite in "
+                    f"{head}; is the checkpoint damaged?"
+                )
 
 
 def _best_matches(
@@ -408,6 +524,8 @@ def _accuracy_json(accuracy: Accuracy | None) -> dict[str, Any] | None:
     return {
         "panoptic_quality": accuracy.pq.to_json(),
         "mean_iou": accuracy.miou.to_json(),
+        "stq": accuracy.stq,
+        "depth_relative_error": accuracy.depth_error,
     }
 
 

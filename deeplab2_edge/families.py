@@ -18,15 +18,15 @@ MASKS = "masks"
 MOTION = "motion"
 TWO_FRAMES = "two_frames"
 
-_PANOPTIC_HEADS = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
+PANOPTIC_HEADS = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
 # The raw heads that a result is made of. Models of two frames also give what they want
 # to see again with the next frame, and perhaps depth.
 HEADS: Mapping[str, tuple[str, ...]] = {
     SEMANTIC: (keys.SEMANTIC_LOGITS,),
-    PANOPTIC: _PANOPTIC_HEADS,
+    PANOPTIC: PANOPTIC_HEADS,
     MASKS: (keys.PIXEL_SPACE_MASK_LOGITS, keys.TRANSFORMER_CLASS_LOGITS),
-    MOTION: (*_PANOPTIC_HEADS, keys.FRAME_OFFSET_MAP),
-    TWO_FRAMES: (*_PANOPTIC_HEADS, keys.NEXT_OFFSET_MAP),
+    MOTION: (*PANOPTIC_HEADS, keys.FRAME_OFFSET_MAP),
+    TWO_FRAMES: (*PANOPTIC_HEADS, keys.NEXT_OFFSET_MAP),
 }
 FAMILIES = tuple(HEADS)
 

@@ -1,4 +1,6 @@
-"""Runs converted models with NumPy, OpenCV and LiteRT; TensorFlow is not needed.
+"""Runs converted models with NumPy, OpenCV and LiteRT or ONNX Runtime.
+
+TensorFlow is not needed.
 
 from deeplab2_edge.runtime import PanopticSegmenter
 
@@ -8,9 +10,9 @@ for segment in result.segments:
 result.save("results", "street")
 """
 
-from deeplab2_edge.runtime.interpreter import LiteRtEngine
+from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.results import PanopticResult
-from deeplab2_edge.runtime.segmenter import Engine, PanopticSegmenter
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.runtime.segments import Segment
 
-__all__ = ["Engine", "LiteRtEngine", "PanopticResult", "PanopticSegmenter", "Segment"]
+__all__ = ["Engine", "PanopticResult", "PanopticSegmenter", "Segment", "open_engine"]

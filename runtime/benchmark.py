@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import read_image, write_png
 from deeplab2_edge.model_file import ModelFile, read_model_file
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.draw import put_text, text_size
-from deeplab2_edge.runtime.interpreter import LiteRtEngine, default_threads
+from deeplab2_edge.runtime.engine import default_threads, open_engine
 from deeplab2_edge.runtime.machine import (
     describe_machine,
     peak_memory_bytes,
@@ -279,7 +280,7 @@ def _measure(
     quiet: bool,
 ) -> BenchmarkRun:
     start = time.perf_counter_ns()
-    engine = LiteRtEngine(model_path, num_threads=threads, delegate=delegate)
+    engine = open_engine(model_path, num_threads=threads, delegate=delegate)
     load_ms = (time.perf_counter_ns() - start) / 1e6
     segmenter = PanopticSegmenter(engine)
     samples: list[list[float]] = []
@@ -329,7 +330,7 @@ def _image_paths(inputs: Sequence[str]) -> list[Path]:
 def _own_image(model: ModelFile) -> Iterator[tuple[list[Path], str]]:
     """Puts an image that suits the model into a temporary folder."""
     if model.golden is not None:
-        image, source = model.golden.canvas, "golden image of the model"
+        image, source = model.golden.inputs[keys.IMAGE], "golden image of the model"
     else:
         from deeplab2_edge.synth import render_scene
 

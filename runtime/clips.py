@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.runtime.results import PanopticResult
-from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.runtime.tracking import ResultTracker
 
 
@@ -28,17 +27,17 @@ class ClipSegmenter(Protocol):
         """Yields one result per frame, in order; may read frames ahead."""
 
 
-class ImageByImage:
-    """Segments each frame by itself.
+class TrackingSegmenter:
+    """Lets instances that overlap from frame to frame keep their ids.
 
     Args:
         segmenter: A model of one image.
-        tracks: Whether instances that overlap from frame to frame keep their ids.
     """
 
-    def __init__(self, segmenter: PanopticSegmenter, *, tracks: bool = False) -> None:
-        self.name = segmenter.metadata.name
-        self.keeps_ids = tracks
+    keeps_ids = True
+
+    def __init__(self, segmenter: ClipSegmenter) -> None:
+        self.name = segmenter.name
         self._segmenter = segmenter
 
     def segment_video(
@@ -49,10 +48,9 @@ class ImageByImage:
         Raises:
             DataError: If a frame is no RGB image.
             UsageError: If a video has more instances than ids, or frames of several
-                sizes, and its instances are to keep their ids.
+                sizes.
         """
-        results: Iterator[PanopticResult] = map(self._segmenter, frames)
-        return track_results(results) if self.keeps_ids else results
+        return track_results(self._segmenter.segment_video(frames))
 
 
 def track_results(results: Iterable[PanopticResult]) -> Iterator[PanopticResult]:

@@ -1,4 +1,4 @@
-"""Runs a model file with LiteRT: a canvas in, float32 heads out.
+"""Runs a TFLite file with LiteRT.
 
 This is the only file that imports a TFLite interpreter, the first one installed of
 ai-edge-litert, tflite-runtime (32-bit ARM, old Pythons) and TensorFlow.
@@ -25,8 +25,15 @@ from deeplab2_edge.errors import (
     ModelFileError,
     UsageError,
 )
-from deeplab2_edge.model_file import ModelFile, ModelMetadata, read_model_file
-from deeplab2_edge.panoptic import Heads
+from deeplab2_edge.model_file import (
+    TFLITE,
+    InputSpec,
+    ModelFile,
+    OutputSpec,
+    is_picture,
+    read_model_file,
+)
+from deeplab2_edge.runtime.engine import check_threads, with_plateaus
 from deeplab2_edge.stderr import hidden_stderr
 
 # (module with `Interpreter` and `load_delegate`, distribution that brings it)
@@ -35,8 +42,6 @@ _RUNTIMES = (
     ("tflite_runtime.interpreter", "tflite-runtime"),
     ("tensorflow.lite", "tensorflow"),
 )
-_MAX_DEFAULT_THREADS = 4  # more rarely helps a network of this size
-_HEAD_CHANNELS = {keys.CENTER_HEATMAP: 1, keys.OFFSET_MAP: 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,124 +113,95 @@ class LiteRtEngine:
         delegate: str | None = None,
     ) -> None:
         model = source if isinstance(source, ModelFile) else read_model_file(source)
+        label = model.label
+        if model.format != TFLITE:
+            raise ModelFileError(f"{label}: {model.format}; LiteRT runs TFLite files")
         self.model = model
         self.metadata = model.metadata
-        self.num_threads = _check_threads(num_threads)
+        self.num_threads = check_threads(num_threads)
         self.delegate = delegate
         self._lock = threading.Lock()
-        label = str(model.path or self.metadata.name)
         options: dict[str, Any] = {}
         if delegate is not None:
             options["experimental_delegates"] = [_load_delegate(delegate)]
         self._interpreter = _make_interpreter(
             model, label, num_threads=self.num_threads, **options
         )
-        self._input = self._find_input(label)
-        self._table = _input_table(self.metadata, self._input)
+        self._inputs = self._find_inputs(label)
+        self._tables = {
+            name: _input_table(spec, self._inputs[name])
+            for name, spec in self.metadata.inputs.items()
+            if is_picture(name)
+        }
         self._outputs = self._find_outputs(label)
-        if self.is_integer:  # quantized peaks are flat
-            merge = dataclasses.replace(self.metadata.merge, merge_plateaus=True)
-            self.metadata = dataclasses.replace(self.metadata, merge=merge)
+        self.metadata = with_plateaus(self.metadata, is_integer=self.is_integer)
 
     @property
     def is_integer(self) -> bool:
         """Whether the center heatmap leaves the network as integers."""
-        dtype = self._outputs[keys.CENTER_HEATMAP]["dtype"]
-        return bool(np.issubdtype(dtype, np.integer))
+        heatmap = self._outputs.get(keys.CENTER_HEATMAP)
+        return heatmap is not None and bool(np.issubdtype(heatmap["dtype"], np.integer))
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        """Runs the network on a canvas that `ModelMetadata.check_canvas` accepts.
-
-        Returns:
-            Heads as float32, at the network's own resolution.
-        """
-        self.metadata.check_canvas(canvas)
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the network; see `engine.Engine`."""
+        self.metadata.check_inputs(inputs)
         with self._lock:
-            self._fill_input(canvas)
+            for name, values in inputs.items():
+                self._fill_input(name, values)
             self._interpreter.invoke()
-            heads = {
+            return {
                 name: self._read_output(details)
                 for name, details in self._outputs.items()
             }
-        return Heads(
-            semantic_logits=heads[keys.SEMANTIC_LOGITS],
-            center_heatmap=heads[keys.CENTER_HEATMAP][..., 0],
-            offset_map=heads[keys.OFFSET_MAP],
-        )
 
-    def self_test(self) -> dict[str, float] | None:
-        """Compares this machine's heads with the golden ones in the file.
-
-        Returns:
-            Largest difference of each head as a share of the golden head's range;
-            about 0 for a float model, a few hundredths where the golden heads come
-            from the network before quantization, and much more where a delegate or
-            runtime computes nonsense. None if the file has no golden heads.
-        """
-        golden = self.model.golden
-        if golden is None:
-            return None
-        heads = self.run(golden.canvas)
-        differences = {}
-        for name, expected in golden.heads.items():
-            found = getattr(heads, name).reshape(expected.shape)
-            spread = max(float(np.ptp(expected)), 1e-6)
-            differences[name] = float(np.abs(found - expected).max()) / spread
-        return differences
-
-    def _fill_input(self, canvas: NDArray[np.uint8]) -> None:
+    def _fill_input(self, name: str, values: NDArray[Any]) -> None:
+        details = self._inputs[name]
         # A view of the interpreter's buffer: it must be gone before invoke.
-        view = self._interpreter.tensor(self._input["index"])()[0]
-        if self._table is None:
-            np.copyto(view, canvas)
+        view = self._interpreter.tensor(details["index"])()[0]
+        if name not in self._tables:
+            np.copyto(view, _quantized(values, details))
+        elif (table := self._tables[name]) is None:
+            np.copyto(view, values)
         else:
-            np.take(self._table, canvas, out=view, mode="clip")
+            np.take(table, values, out=view, mode="clip")
 
-    def _read_output(self, details: Mapping[str, Any]) -> NDArray[np.float32]:
+    def _read_output(self, details: Mapping[str, Any]) -> NDArray[Any]:
         # The copy outlives the next run; a view of the buffer would not.
         view = self._interpreter.tensor(details["index"])()[0]
+        scale, zero_point = details["quantization"]
+        if not np.issubdtype(details["dtype"], np.integer):
+            return np.asarray(view, np.float32).copy()
+        if not scale:  # a map of ids
+            return np.asarray(view, np.int32).copy()
         values: NDArray[np.float32] = view.astype(np.float32)
-        if np.issubdtype(details["dtype"], np.integer):
-            scale, zero_point = details["quantization"]
-            values -= zero_point
-            values *= scale
+        values -= zero_point
+        values *= scale
         return values
 
-    def _find_input(self, label: str) -> Mapping[str, Any]:
-        inputs = self._interpreter.get_input_details()
-        expected = [1, *self.metadata.canvas, 3]
-        dtype = self.metadata.input.dtype
-        if (
-            len(inputs) != 1
-            or list(inputs[0]["shape"]) != expected
-            or np.dtype(inputs[0]["dtype"]).name != dtype
-        ):
-            found = [_describe(details) for details in inputs]
+    def _find_inputs(self, label: str) -> dict[str, Mapping[str, Any]]:
+        by_name = {d["name"]: d for d in self._interpreter.get_input_details()}
+        found: dict[str, Mapping[str, Any]] = {}
+        for name, spec in self.metadata.inputs.items():
+            details = _details_of(by_name, f"inputs.{name}", spec, label)
+            if np.dtype(details["dtype"]).name != spec.dtype:
+                raise ModelFileError(
+                    f"{label}: input {name} is {_describe(details)}; its metadata says "
+                    f"{spec.dtype} {list(spec.shape)}; convert it again"
+                )
+            found[name] = details
+        if len(by_name) != len(found):
             raise ModelFileError(
-                f"{label}: input is {', '.join(found)}; its metadata says "
-                f"{dtype} {expected}; convert it again"
+                f"{label}: the graph takes {sorted(by_name)}, its metadata describes "
+                f"{len(found)} of these; convert it again"
             )
-        details: Mapping[str, Any] = inputs[0]
-        return details
+        return found
 
     def _find_outputs(self, label: str) -> dict[str, Mapping[str, Any]]:
         by_name = {d["name"]: d for d in self._interpreter.get_output_details()}
-        found: dict[str, Mapping[str, Any]] = {}
-        for head, tensor in self.metadata.outputs.items():
-            channels = _HEAD_CHANNELS.get(head, self.metadata.num_classes)
-            expected = [1, *self.metadata.head_size, channels]
-            if tensor not in by_name:
-                raise ModelFileError(
-                    f"{label}: outputs.{head} is {tensor!r}, but the graph gives "
-                    f"{sorted(by_name)}; convert it again"
-                )
-            if list(by_name[tensor]["shape"]) != expected:
-                raise ModelFileError(
-                    f"{label}: output {head} is {_describe(by_name[tensor])}; its "
-                    f"metadata says {expected}; convert it again"
-                )
-            found[head] = by_name[tensor]
-        return found
+        return {
+            name: _details_of(by_name, f"outputs.{name}", spec, label)
+            for name, spec in self.metadata.outputs.items()
+        }
 
 
 def runtime_info() -> RuntimeInfo:
@@ -250,7 +226,7 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     runtime, _ = _import_runtime()
     interpreter = _make_interpreter(
         model,
-        str(model.path or model.metadata.name),
+        model.label,
         num_threads=1,
         experimental_op_resolver_type=_resolver_type(
             runtime
@@ -265,16 +241,6 @@ def describe_graph(model: ModelFile) -> GraphInfo:
         inputs=tuple(map(_tensor_info, interpreter.get_input_details())),
         outputs=tuple(map(_tensor_info, interpreter.get_output_details())),
     )
-
-
-def default_threads() -> int:
-    """Number of threads used when none is asked for."""
-    usable = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
-    return min(usable, _MAX_DEFAULT_THREADS)
 
 
 def _import_runtime() -> tuple[ModuleType, str]:
@@ -330,19 +296,38 @@ def _make_interpreter(model: ModelFile, label: str, **options: Any) -> Any:
     return interpreter
 
 
-def _check_threads(num_threads: int | None) -> int:
-    if num_threads is None:
-        return default_threads()
-    if not 1 <= num_threads <= 256:
-        raise UsageError(f"num_threads is {num_threads}; it must be 1 to 256")
-    return num_threads
+def _details_of(
+    by_name: Mapping[str, Any], field: str, spec: InputSpec | OutputSpec, label: str
+) -> Mapping[str, Any]:
+    """Finds a tensor of the graph and checks its shape."""
+    if spec.name not in by_name:
+        raise ModelFileError(
+            f"{label}: {field} is {spec.name!r}, but the graph has {sorted(by_name)}; "
+            "convert it again"
+        )
+    details: Mapping[str, Any] = by_name[spec.name]
+    if tuple(details["shape"]) != (1, *spec.shape):
+        raise ModelFileError(
+            f"{label}: {field} is {_describe(details)}; its metadata says "
+            f"{[1, *spec.shape]}; convert it again"
+        )
+    return details
 
 
-def _input_table(
-    metadata: ModelMetadata, details: Mapping[str, Any]
-) -> NDArray[Any] | None:
+def _quantized(values: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
+    """Turns float32 into what a tensor holds."""
+    dtype = np.dtype(details["dtype"])
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return values
+    bounds = np.iinfo(dtype)
+    steps = np.rint(values / np.float32(scale)) + np.float32(zero_point)
+    return np.clip(steps, bounds.min, bounds.max).astype(dtype)
+
+
+def _input_table(spec: InputSpec, details: Mapping[str, Any]) -> NDArray[Any] | None:
     """Gives the input value of each of the 256 pixel values, None if unchanged."""
-    low, high = metadata.input.range
+    low, high = spec.range
     real = np.arange(256) * ((high - low) / 255) + low
     dtype = np.dtype(details["dtype"])
     if dtype == np.float32:

@@ -1,40 +1,45 @@
-"""The public class of the runtime: an image in, a panoptic result out."""
+"""The public class of the runtime: images in, panoptic results out."""
 
 import dataclasses
+import functools
 import os
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, TWO_FRAMES
 from deeplab2_edge.images import read_image
 from deeplab2_edge.model_file import ModelFile, ModelMetadata
-from deeplab2_edge.panoptic import (
-    Heads,
-    PanopticMaps,
-    class_probabilities,
-    merge_heads,
-    resize_nearest,
+from deeplab2_edge.panoptic import PanopticMaps, class_probabilities, resize_nearest
+from deeplab2_edge.runtime.classes import Classes, ClassTable
+from deeplab2_edge.runtime.engine import Engine, open_engine
+from deeplab2_edge.runtime.predictors import (
+    CanvasEngine,
+    MaskPredictor,
+    MotionPredictor,
+    PanopticPredictor,
+    Predicted,
+    SemanticPredictor,
+    TwoFramePredictor,
 )
-from deeplab2_edge.runtime.interpreter import LiteRtEngine
-from deeplab2_edge.runtime.preprocess import Placement, place_on_canvas
-from deeplab2_edge.runtime.results import PanopticResult, build_result
+from deeplab2_edge.runtime.preprocess import Placement
+from deeplab2_edge.runtime.results import (
+    PanopticResult,
+    build_result,
+    result_from_maps,
+)
 from deeplab2_edge.runtime.timing import StageTimer
 
+Image = NDArray[np.uint8]
 
-class Engine(Protocol):
-    """Runs a network: LiteRT, or anything else that offers these two."""
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """Describes the model."""
-
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        """Gives the heads of a uint8 `[H, W, 3]` canvas."""
+# Ids of a video are never used twice: there must be room for those of all frames.
+_TRACK_DIVISOR = 10_000
 
 
 class PanopticSegmenter:
-    """Segments images with one model.
+    """Segments images and videos with one model of any family.
 
     Args:
         source: A model file, or an engine of your own.
@@ -62,24 +67,36 @@ class PanopticSegmenter:
         delegate: str | None = None,
         with_class_scores: bool = False,
     ) -> None:
-        self.engine: Engine
-        self._with_class_scores = with_class_scores
         if isinstance(source, str | os.PathLike | ModelFile):
-            self.engine = LiteRtEngine(
-                source, num_threads=num_threads, delegate=delegate
-            )
-        else:
-            self.engine = source
+            source = open_engine(source, num_threads=num_threads, delegate=delegate)
+        self.engine: Engine = source
+        self._with_class_scores = with_class_scores
+        self._canvas = CanvasEngine(source)
+        self.classes = _classes_of(source.metadata)
+        self._of_image: Callable[[Image], Predicted] | None = None
+        family = source.metadata.family
+        if family == MASKS:
+            self._of_image = MaskPredictor(self._canvas)
+        elif family not in (PANOPTIC, MOTION, TWO_FRAMES):
+            self._of_image = SemanticPredictor(self._canvas)
 
     @property
     def metadata(self) -> ModelMetadata:
         """Describes the model."""
         return self.engine.metadata
 
-    def __call__(
-        self, image: str | os.PathLike[str] | NDArray[np.uint8]
-    ) -> PanopticResult:
-        """Segments one image of any size.
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.metadata.name
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether equal ids in frames of one video are the same instance."""
+        return self.metadata.family in (MOTION, TWO_FRAMES)
+
+    def __call__(self, image: str | os.PathLike[str] | Image) -> PanopticResult:
+        """Segments one image of any size; of a model of videos, a video of one frame.
 
         Args:
             image: A path, or uint8 `[H, W, 3]` RGB.
@@ -91,37 +108,114 @@ class PanopticSegmenter:
         if isinstance(image, str | os.PathLike):
             with timer.stage("decode"):
                 image = read_image(image)
-        with timer.stage("preprocess"):
-            canvas, placement = place_on_canvas(
-                image, self.metadata.canvas, self.metadata.resize
-            )
-        with timer.stage("network"):
-            heads = self.engine.run(canvas)
-        with timer.stage("merge"):
-            maps = self._merge(heads)
-            result = build_result(image, maps, placement, self.metadata)
-            if self._with_class_scores:
-                result = _weighted(result, maps, heads, placement)
-        return dataclasses.replace(result, timings_ms=timer.milliseconds)
+        if self.keeps_ids:
+            (result,) = self.segment_video([image])
+        else:
+            result = self._segment(image)
+        if not timer.milliseconds:
+            return result
+        timings = {**timer.milliseconds, **result.timings_ms}
+        return dataclasses.replace(result, timings_ms=timings)
 
-    def _merge(self, heads: Heads) -> PanopticMaps:
-        return merge_heads(
-            heads.semantic_logits,
-            heads.center_heatmap,
-            heads.offset_map,
-            canvas=self.metadata.canvas,
-            settings=self.metadata.merge,
+    def segment_video(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
+        """Segments the frames of one video in order, each `[H, W, 3]` RGB.
+
+        Models of one image look at each by itself. ViP-DeepLab reads one frame ahead.
+
+        Yields:
+            One result per frame. Of a model that keeps ids, equal ids are the same
+            instance.
+
+        Raises:
+            DataError: If an image cannot be used.
+            UsageError: If a video has more instances than ids.
+        """
+        if self.metadata.family == TWO_FRAMES:
+            yield from self._stitch(frames)
+        elif self.metadata.family == MOTION:
+            divisor = self.classes.label_divisor
+            predict = MotionPredictor(
+                self._canvas,
+                with_scores=self._with_class_scores,
+                track_divisor=None if self._with_class_scores else divisor,
+            )
+            for image in frames:
+                yield self._timed(image, functools.partial(predict, image))
+        else:
+            yield from map(self._segment, frames)
+
+    def _segment(self, image: Image) -> PanopticResult:
+        if self._of_image is not None:
+            predict = self._of_image
+            return self._timed(image, functools.partial(predict, image))
+        self._canvas.timer = timer = StageTimer()
+        start = time.perf_counter_ns()
+        maps, placement, logits = PanopticPredictor(self._canvas).maps(image)
+        result = build_result(image, maps, placement, self.metadata)
+        if self._with_class_scores:
+            result = _weighted(result, maps, logits, placement)
+        return dataclasses.replace(result, timings_ms=_timings(timer, start))
+
+    def _stitch(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
+        """Looks at each frame with the next one."""
+        divisor = self.classes.label_divisor
+        predict = TwoFramePredictor(
+            self._canvas,
+            with_scores=self._with_class_scores,
+            track_divisor=None if self._with_class_scores else divisor,
         )
+
+        def frame_of(image: Image, following: Image | None) -> Predicted:
+            return predict(image, following).frame
+
+        coming = iter(frames)
+        image = next(coming, None)
+        while image is not None:
+            following = next(coming, None)
+            yield self._timed(image, functools.partial(frame_of, image, following))
+            image = following
+
+    def _timed(self, image: Image, predict: Callable[[], Predicted]) -> PanopticResult:
+        self._canvas.timer = timer = StageTimer()
+        start = time.perf_counter_ns()
+        predicted = predict()
+        result = result_from_maps(
+            image,
+            predicted.panoptic,
+            self.classes,
+            semantic=predicted.semantic,
+            scores=predicted.scores,
+            depth=predicted.depth,
+        )
+        return dataclasses.replace(result, timings_ms=_timings(timer, start))
+
+
+def _classes_of(metadata: ModelMetadata) -> Classes:
+    """Gives the classes of the results: ids of videos need room, classes alone none."""
+    if metadata.family in (MOTION, TWO_FRAMES):
+        divisor = max(metadata.label_divisor, _TRACK_DIVISOR)
+        return ClassTable.of(metadata, label_divisor=divisor)
+    return metadata if metadata.has_instances else ClassTable.of(metadata, thing_ids=())
+
+
+def _timings(timer: StageTimer, start_ns: int) -> dict[str, float]:
+    """Gives the stages; what follows the network is what the others leave."""
+    stages = timer.milliseconds
+    total = (time.perf_counter_ns() - start_ns) / 1e6
+    return {**stages, "merge": total - sum(stages.values())}
 
 
 def _weighted(
-    result: PanopticResult, maps: PanopticMaps, heads: Heads, placement: Placement
+    result: PanopticResult,
+    maps: PanopticMaps,
+    logits: NDArray[np.float32],
+    placement: Placement,
 ) -> PanopticResult:
     """Multiplies the score of each thing by the mean probability of its class."""
     settings = result.metadata
     height, width = placement.resized_size
     probabilities = class_probabilities(
-        heads.semantic_logits.astype(np.float32, copy=False),
+        logits,
         maps.panoptic // settings.label_divisor,
         thing_ids=settings.thing_ids,
     )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeplab2_edge import keys, model_file
+from deeplab2_edge import keys
 from deeplab2_edge.errors import ModelFileError, OutputError
 from deeplab2_edge.model_file import (
     Golden,
@@ -22,6 +22,7 @@ from deeplab2_edge.model_file import (
     read_model_file,
     write_model_file,
 )
+from deeplab2_edge.model_file import container
 from tests.runtime.tiny_model import INT8_MODEL, tiny_metadata
 
 GRAPH = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 4
@@ -29,8 +30,11 @@ GRAPH = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 4
 
 def test_file_gives_back_graph_metadata_and_golden(tmp_path: Path) -> None:
     golden = Golden(
-        np.arange(65 * 129 * 3).reshape(65, 129, 3).astype(np.uint8),
-        {keys.CENTER_HEATMAP: np.random.rand(17, 33, 1).astype(np.float32)},
+        {keys.IMAGE: np.arange(65 * 129 * 3).reshape(65, 129, 3).astype(np.uint8)},
+        {
+            name: np.random.default_rng(0).random(spec.shape, np.float32)
+            for name, spec in tiny_metadata().outputs.items()
+        },
     )
     metadata = tiny_metadata(
         resize=ResizeRule(min=(65, 129), factor=32),
@@ -46,7 +50,9 @@ def test_file_gives_back_graph_metadata_and_golden(tmp_path: Path) -> None:
     assert model.metadata.head_size == (17, 33)
     assert model.metadata.thing_ids == (2,)
     assert model.golden is not None
-    np.testing.assert_array_equal(model.golden.canvas, golden.canvas)
+    np.testing.assert_array_equal(
+        model.golden.inputs[keys.IMAGE], golden.inputs[keys.IMAGE]
+    )
     np.testing.assert_array_equal(
         model.golden.heads[keys.CENTER_HEATMAP], golden.heads[keys.CENTER_HEATMAP]
     )
@@ -66,7 +72,7 @@ def test_appended_archive_is_an_ordinary_zip() -> None:
 
 def test_json_has_the_documented_fields() -> None:
     document = json.loads(tiny_metadata().to_json())
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert document["thing_ids"] == [2]
     assert document["resize"] == {"min": None, "max": None, "factor": 0}
     assert document["merge"] == {
@@ -86,8 +92,11 @@ def test_json_has_the_documented_fields() -> None:
         ("canvas", "65x129", "canvas"),
         ("canvas", [1 << 20, 1 << 20], "canvas"),
         ("canvas", [-65, 129], "canvas"),
-        ("head_stride", 5, "head_stride"),
-        ("head_stride", 0, "head_stride"),
+        ("family", "cats", "family"),
+        ("family", "semantic", "merge is 'given'"),
+        ("family", "masks", "pixel_space_mask_logits"),
+        ("merge_place", "nowhere", "merge_place"),
+        ("masks", {}, "masks.maskwise is missing"),
         ("output_stride", True, "output_stride"),
         ("class_names", [], "class_names"),
         ("class_names", ["sky", 3, "car"], "class_names"),
@@ -95,12 +104,16 @@ def test_json_has_the_documented_fields() -> None:
         ("colors", [[0, 0, 256]] * 3, "colors"),
         ("thing_ids", [3], "thing_ids"),
         ("label_divisor", 1 << 30, "label_divisor"),
-        ("outputs", {"semantic_logits": "a"}, "outputs"),
-        ("input", {"name": "a"}, "input.dtype is missing"),
-        ("input", [], "input"),
+        ("outputs", {"semantic_logits": "a"}, "semantic_logits is 'a', not mapping"),
+        ("outputs", {"a": {"name": "a", "shape": [1]}}, "outputs is"),
+        ("outputs", {}, "outputs is"),
+        ("inputs", {"image": {"name": "a"}}, "inputs.image.shape is missing"),
+        ("inputs", [], "inputs"),
+        ("inputs", {"a": {"name": "a", "shape": [0], "dtype": "uint8"}}, "shape|range"),
         ("merge", {}, "merge.center_score_threshold is missing"),
         ("resize", {"min": [0, 4], "max": None, "factor": 0}, "resize.min"),
-        ("format_version", 2, "newer deeplab2-edge"),
+        ("format_version", 3, "newer deeplab2-edge"),
+        ("format_version", 1, "convert the checkpoint again"),
     ],
 )
 def test_wrong_field_is_named(
@@ -129,9 +142,9 @@ def test_metadata_that_is_no_json_object_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a TFLite file"),
-        (b"PK\x03\x04 hello", "not a TFLite file"),
-        (b"\x89PNG\r\n\x1a\n" * 9, "not a TFLite file"),
+        (b"", "neither a TFLite nor an ONNX file"),
+        (b"PK\x03\x04 hello", "neither a TFLite nor an ONNX file"),
+        (b"\x89PNG\r\n\x1a\n" * 9, "neither a TFLite nor an ONNX file"),
         (GRAPH, "without deeplab2-edge metadata"),
     ],
 )
@@ -210,7 +223,7 @@ def test_archive_bombs_are_refused(
     path = _with_members(tmp_path, {"deeplab2_edge.json": " " * (2 << 20)})
     with pytest.raises(ModelFileError, match="larger than"):
         read_model_file(path)
-    monkeypatch.setattr(model_file, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(container, "MAX_FILE_BYTES", 100)
     with pytest.raises(ModelFileError, match="at most 100"):
         read_model_file(INT8_MODEL)
 
@@ -261,7 +274,7 @@ def test_hostile_golden_is_refused(golden: bytes, tmp_path: Path) -> None:
 
 
 def test_writing_refuses_what_is_no_graph_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="not a TFLite file"):
+    with pytest.raises(ModelFileError, match="neither a TFLite nor an ONNX file"):
         write_model_file(tmp_path / "m.tflite", b"hello", tiny_metadata())
     with pytest.raises(OutputError):
         write_model_file(tmp_path / "no/m.tflite", GRAPH, tiny_metadata())

@@ -12,15 +12,12 @@ from deeplab2_edge.errors import CheckpointError, ConfigError, DataError
 from deeplab2_edge.metrics import MetricReport
 from deeplab2_edge.optional import require
 from deeplab2_edge.train.best import Best, keep_if_best
+from deeplab2_edge.runtime.evaluation import Report
 from deeplab2_edge.train.checkpoint_folder import (
     newest_checkpoint,
     readable_write_errors,
 )
-from deeplab2_edge.train.evaluation import (
-    Report,
-    evaluate_experiment,
-    require_evaluable,
-)
+from deeplab2_edge.train.evaluation import evaluate_experiment, require_evaluable
 from deeplab2_edge.train.run_checks import check_evaluation
 from deeplab2_edge.train.run_options import RunOptions
 from deeplab2_edge.train.trainer import TrainingSummary, train

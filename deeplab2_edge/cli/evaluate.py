@@ -15,11 +15,10 @@ from deeplab2_edge.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from deeplab2_edge.datasets.folders import SampleLike
-    from deeplab2_edge.metrics import EvaluationReport, OfficialWriter
-    from deeplab2_edge.metrics.evaluation import Prediction
+    from deeplab2_edge.metrics import OfficialWriter
+    from deeplab2_edge.runtime.engine import Engine
+    from deeplab2_edge.runtime.evaluation import Report
     from deeplab2_edge.samples import SampleSet
-    from deeplab2_edge.train.evaluation import Report
 
 _EXAMPLES = """\
 examples:
@@ -38,8 +37,8 @@ of predictions hold a COCO panoptic JSON with its PNGs, results of `deeplab2-edg
 or label PNGs (R the class, 256 * G + B the instance), those of videos one folder each.
 """
 
-# What a converted file is measured with; checkpoints: `train.evaluation.metrics_of`.
-_OF_FILE = {"pq", "miou", "ap"}
+# What folders are measured with by default; models: `runtime.evaluation.metrics_of`.
+_OF_FOLDERS = ("pq", "miou")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        help="a .tflite file, a checkpoint (folder, prefix, .tar.gz), or `demo`",
+        help="a .tflite or .onnx file, a checkpoint (folder, prefix, archive) or `demo`",
     )
     parser.add_argument(
         "--data",
@@ -131,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_file(args: argparse.Namespace) -> bool:
-    return Path(args.model).suffix == ".tflite"
+    return Path(args.model).suffix in (".tflite", ".onnx")
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
@@ -160,25 +159,10 @@ def _check_arguments(args: argparse.Namespace) -> None:
                 "a model (MODEL --data ...) or a folder (--predictions ... "
                 "--ground-truth ...)"
             )
-    if not is_folder and _is_file(args):
-        _check_file_metrics(args)
 
 
-def _check_file_metrics(args: argparse.Namespace) -> None:
-    from deeplab2_edge.errors import UsageError
-
-    if set(_metrics(args)) - _OF_FILE:
-        raise UsageError(
-            f"--metrics is {args.metrics!r}; a converted file is measured with pq, "
-            "miou and ap. For others write its maps (--official DIR) and compare these"
-        )
-    if args.windows:
-        raise UsageError("--windows does not go with a converted file; leave it out")
-
-
-def _metrics(args: argparse.Namespace) -> list[str]:
-    names: list[str] = (args.metrics or "pq,miou").split(",")
-    return names
+def _metrics(args: argparse.Namespace) -> list[str] | None:
+    return args.metrics.split(",") if args.metrics else None
 
 
 def _windows(args: argparse.Namespace) -> tuple[int, ...]:
@@ -219,7 +203,7 @@ def _run_folders(args: argparse.Namespace) -> int:
             args.predictions,
             args.ground_truth,
             dataset,
-            metrics=_metrics(args),
+            metrics=_metrics(args) or _OF_FOLDERS,
             windows=windows,
             limit=args.limit,
             writer=writer,
@@ -250,90 +234,95 @@ def _writer(
 def _evaluate_checkpoint(args: argparse.Namespace, dataset: Any) -> "Report | None":
     from deeplab2_edge.cli.experiments import load_experiment
     from deeplab2_edge.experiments import find_config
+    from deeplab2_edge.families import family_of
     from deeplab2_edge.models.engine import dataset_of
-    from deeplab2_edge.samples import open_samples, require_classes
-    from deeplab2_edge.train.evaluation import (
-        check_metrics,
-        evaluate_checkpoint,
-        is_semantic_model,
-        is_video_model,
-        require_evaluable,
-        write_predictions,
-    )
+    from deeplab2_edge.runtime.evaluation import check_metrics
+    from deeplab2_edge.train.evaluation import require_evaluable
+    from deeplab2_edge.train.views import load_evaluation_engine
 
     config = load_experiment(str(find_config(args.model, args.config)), args.set)
     require_evaluable(config)
-    metrics = args.metrics.split(",") if args.metrics else None
-    check_metrics(config, metrics)
-    windows = _windows(args)
+    options = config.model_options
+    family = family_of(config)
+    check_metrics(family, _metrics(args), model=str(options.meta_architecture))
     if args.input_size:
-        stride = config.model_options.backbone.output_stride
-        check_size(args.input_size, stride, "--input-size")
+        check_size(args.input_size, options.backbone.output_stride, "--input-size")
     canvas = args.input_size or config.eval_dataset_options.crop_size
-    data = open_samples(
-        args.data,
-        dataset,
-        limit=args.limit,
-        synthetic_size=tuple(canvas),
-        from_start=is_video_model(config),
+    names = dataset_of(config).class_names
+    data = _open_data(args, dataset, family, (canvas[0], canvas[1]), names)
+    # Building the model takes long: all that can be wrong was looked at before.
+    return _evaluate(
+        args,
+        data,
+        family,
+        lambda: load_evaluation_engine(config, args.model, canvas=canvas),
     )
-    has_labels = _has_labels(args, data)
-    # Before a folder for the benchmark is made, and before the model is built.
-    require_classes(data, dataset_of(config).class_names, args.model)
-    is_semantic = is_semantic_model(config)
-    with _writer(args, data.info, is_semantic=is_semantic) as writer:
-        if not has_labels:
-            assert writer is not None
-            write_predictions(
-                config, args.model, data, writer, canvas=canvas, quiet=args.quiet
-            )
-            return None
-        return evaluate_checkpoint(
-            config,
-            args.model,
-            data,
-            metrics=metrics,
-            windows=windows,
-            canvas=canvas,
-            quiet=args.quiet,
-            writer=writer,
-        )
 
 
-def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "EvaluationReport | None":
+def _evaluate_file(args: argparse.Namespace, dataset: Any) -> "Report | None":
     from deeplab2_edge.errors import UsageError
-    from deeplab2_edge.metrics import evaluate_predictions
-    from deeplab2_edge.runtime import PanopticSegmenter
-    from deeplab2_edge.samples import open_samples, require_classes
+    from deeplab2_edge.runtime.engine import open_engine
+    from deeplab2_edge.runtime.evaluation import check_metrics
 
     if args.config or args.set or args.input_size:
         raise UsageError(
             "--config, --set and --input-size belong to checkpoints; a converted file "
             "carries its own settings: leave them out"
         )
-    segmenter = PanopticSegmenter(
-        args.model,
-        num_threads=args.threads,
-        with_class_scores="ap" in _metrics(args),
+    engine = open_engine(args.model, num_threads=args.threads)
+    metadata = engine.metadata
+    check_metrics(metadata.family, _metrics(args), model=metadata.meta_architecture)
+    data = _open_data(
+        args, dataset, metadata.family, metadata.canvas, metadata.class_names
     )
+    return _evaluate(args, data, metadata.family, lambda: engine)
+
+
+def _open_data(
+    args: argparse.Namespace,
+    dataset: Any,
+    family: str,
+    canvas: tuple[int, int],
+    class_names: "Sequence[str]",
+) -> "SampleSet":
+    from deeplab2_edge.families import MOTION, TWO_FRAMES
+    from deeplab2_edge.samples import open_samples, require_classes
+
     data = open_samples(
         args.data,
         dataset,
         limit=args.limit,
-        synthetic_size=segmenter.metadata.canvas,
+        synthetic_size=canvas,
+        from_start=family in (MOTION, TWO_FRAMES),
     )
-    has_labels = _has_labels(args, data)
-    require_classes(data, segmenter.metadata.class_names, args.model)
-    with _writer(args, data.info) as writer:
+    _has_labels(args, data)
+    require_classes(data, class_names, args.model)
+    return data
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    data: "SampleSet",
+    family: str,
+    load: "Callable[[], Engine]",
+) -> "Report | None":
+    from deeplab2_edge.families import SEMANTIC
+    from deeplab2_edge.runtime.evaluation import evaluate_engine, write_predictions
+
+    has_labels, windows = _has_labels(args, data), _windows(args)
+    label = str(args.model)
+    with _writer(args, data.info, is_semantic=family == SEMANTIC) as writer:
+        engine = load()
         if not has_labels:
-            _only_write(segmenter, data.samples, writer, args.quiet)
+            assert writer is not None
+            write_predictions(engine, data, writer, label=label, quiet=args.quiet)
             return None
-        return evaluate_predictions(
-            segmenter,
-            data.samples,
-            data.info,
-            label=str(args.model),
-            with_ap="ap" in _metrics(args),
+        return evaluate_engine(
+            engine,
+            data,
+            label=label,
+            metrics=_metrics(args),
+            windows=windows,
             quiet=args.quiet,
             writer=writer,
         )
@@ -351,19 +340,3 @@ def _has_labels(args: argparse.Namespace, data: "SampleSet") -> bool:
         f"{args.data}: {data.samples[0].name} has no label; evaluation compares "
         "with labels (see `deeplab2-edge data check`)"
     )
-
-
-def _only_write(
-    predict: "Callable[[Any], Prediction]",
-    samples: "Sequence[SampleLike]",
-    writer: "OfficialWriter | None",
-    quiet: bool,
-) -> None:
-    """Writes predictions of images without labels, for example of a test set."""
-    from deeplab2_edge.progress import progress
-    from deeplab2_edge.samples import name_in_dataset
-
-    assert writer is not None
-    for sample in progress(samples, total=len(samples), label="writing", quiet=quiet):
-        panoptic = predict(sample.load_image()).panoptic
-        writer.add(name_in_dataset(sample), panoptic)

@@ -52,18 +52,19 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from deeplab2_edge.model_file import read_model_file
-    from deeplab2_edge.runtime.interpreter import LiteRtEngine, describe_graph
+    from deeplab2_edge.runtime.engine import open_engine, self_test
+    from deeplab2_edge.runtime.interpreter import describe_graph
 
     model = read_model_file(args.model)
     graph = describe_graph(model)
-    self_test = LiteRtEngine(model).self_test()
+    differences = self_test(open_engine(model), model)
     file_bytes = Path(args.model).stat().st_size
     if args.json:
         document = {
             "path": args.model,
             "file_bytes": file_bytes,
             "graph_bytes": len(model.graph),
-            "self_test": self_test,
+            "self_test": differences,
             "op_counts": dict(graph.op_counts),
             "num_tensors": graph.num_tensors,
             "inputs": [_tensor_document(tensor) for tensor in graph.inputs],
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         f"{args.model}: {file_bytes} bytes, graph {len(model.graph)}, SHA-256 verified"
     )
     _print_metadata(model.metadata)
-    print(f"{'self test':<{_LABEL_WIDTH}}{_self_test_line(self_test)}")
+    print(f"{'self test':<{_LABEL_WIDTH}}{_self_test_line(differences)}")
     for title, tensors in (("input", graph.inputs), ("outputs", graph.outputs)):
         for tensor in tensors:
             print(f"{title:<{_LABEL_WIDTH}}{_tensor_line(tensor)}")
@@ -157,10 +158,13 @@ def _print_metadata(metadata: "ModelMetadata") -> None:
         "stuff": ", ".join(stuff) or "none",
         "panoptic id": f"class * {metadata.label_divisor} + number; void is class "
         f"{metadata.ignore_label}",
-        "merge": f"center threshold {merge.center_score_threshold:g}, NMS "
-        f"{merge.nms_kernel}, at most {merge.keep_k_centers} centers, stuff from "
-        f"{merge.stuff_area_limit} px",
     }
+    if merge is not None:
+        lines["merge"] = (
+            f"center threshold {merge.center_score_threshold:g}, NMS "
+            f"{merge.nms_kernel}, at most {merge.keep_k_centers} centers, stuff from "
+            f"{merge.stuff_area_limit} px"
+        )
     for key, value in metadata.provenance.items():
         lines[key.replace("_", " ")] = (
             value if isinstance(value, str) else json.dumps(value)

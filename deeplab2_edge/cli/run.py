@@ -145,11 +145,12 @@ def _is_model_file(model: str) -> bool:
     is_checkpoint_file = ".data-" in path.name or path.name.endswith(
         (".index", ".tar", ".gz", ".tgz", ".zip")
     )
-    return path.suffix == ".tflite" or (path.is_file() and not is_checkpoint_file)
+    return path.suffix in (".tflite", ".onnx") or (
+        path.is_file() and not is_checkpoint_file
+    )
 
 
 def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
-    from deeplab2_edge.runtime.clips import ImageByImage
     from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 
     if args.config or args.input_size:
@@ -157,16 +158,21 @@ def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
             "--config and --input-size belong to checkpoints; a converted file "
             "carries its own settings: leave them out"
         )
-    options = _drawing(args, has_instances=True, has_depth=False)
     segmenter = PanopticSegmenter(
         args.model, num_threads=args.threads, delegate=args.delegate
     )
-    return ImageByImage(segmenter, tracks=args.track), options
+    metadata = segmenter.metadata
+    options = _drawing(
+        args, has_instances=metadata.has_instances, has_depth=metadata.has_depth
+    )
+    _check_tracking(args, metadata.has_instances, segmenter.keeps_ids)
+    return _tracked(args, segmenter), options
 
 
 def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
     from deeplab2_edge.config import load_config
     from deeplab2_edge.experiments import find_config
+    from deeplab2_edge.families import abilities_of
 
     for option in ("threads", "delegate"):
         if getattr(args, option) is not None:
@@ -174,30 +180,40 @@ def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOpti
                 f"--{option} belongs to converted files; {args.model} is a checkpoint"
             )
     config = load_config(find_config(args.model, args.config))
-    from deeplab2_edge.families import abilities_of
-    from deeplab2_edge.train.segmenter import CheckpointSegmenter
-
     abilities = abilities_of(config)
     options = _drawing(
         args,
         has_instances=abilities.has_instances,
         has_depth=abilities.has_depth,
     )
-    if args.track and not abilities.has_instances:
-        raise UsageError(
-            f"--track: {args.model} has no instances that could be tracked"
-        )
-    if args.track and abilities.keeps_ids:
-        raise UsageError(
-            f"--track: {args.model} follows instances by itself; leave it out"
-        )
+    _check_tracking(args, abilities.has_instances, abilities.keeps_ids)
     if args.input_size:
         stride = config.model_options.backbone.output_stride
         check_size(args.input_size, stride, "--input-size")
-    segmenter = CheckpointSegmenter(
-        config, args.model, canvas=args.input_size, tracks=args.track
-    )
-    return segmenter, options
+    from deeplab2_edge.models.engine import load_engine
+    from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+
+    engine = load_engine(config, args.model, canvas=args.input_size)
+    return _tracked(args, PanopticSegmenter(engine)), options
+
+
+def _check_tracking(
+    args: argparse.Namespace, has_instances: bool, keeps_ids: bool
+) -> None:
+    if args.track and not has_instances:
+        raise UsageError(
+            f"--track: {args.model} has no instances that could be tracked"
+        )
+    if args.track and keeps_ids:
+        raise UsageError(
+            f"--track: {args.model} follows instances by itself; leave it out"
+        )
+
+
+def _tracked(args: argparse.Namespace, segmenter: "ClipSegmenter") -> "ClipSegmenter":
+    from deeplab2_edge.runtime.clips import TrackingSegmenter
+
+    return TrackingSegmenter(segmenter) if args.track else segmenter
 
 
 def _drawing(

@@ -1,9 +1,10 @@
 """Runs a Keras model the way devices run its converted file.
 
-`KerasEngine` offers what the runtime's LiteRT engine offers, so that a network before
-and after conversion shares preprocessing, merging, evaluation and drawing.
+`KerasEngine` is an engine of the runtime, so that a network before and after conversion
+shares preprocessing, what follows its heads, evaluation and drawing.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,18 @@ from deeplab2_edge.checkpoints import load_weights
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError
-from deeplab2_edge.model_file import HEAD_KEYS, InputSpec, ModelMetadata, ResizeRule
+from deeplab2_edge.families import HEADS, MASKS, family_of
+from deeplab2_edge.model_file import (
+    InputSpec,
+    ModelMetadata,
+    OutputSpec,
+    ResizeRule,
+    is_picture,
+)
 from deeplab2_edge.models.build import build_model
+from deeplab2_edge.models.inference import InferenceNetwork
 from deeplab2_edge.optional import require
-from deeplab2_edge.panoptic import Heads, MergeSettings
+from deeplab2_edge.panoptic import MaskSettings, MergeSettings
 
 tf = require("tensorflow", extra="train")
 
@@ -28,35 +37,42 @@ _SMALLEST_NMS_KERNEL = 3
 
 
 class KerasEngine:
-    """Runs a float model on canvases.
+    """Runs a float model; see `runtime.engine.Engine`.
 
     Args:
-        model: A model of `build_model` with all three heads.
+        model: A model of `build_model` with `batch_size=1`.
+        config: Its experiment.
+        provenance: See `ModelMetadata`.
+
+    Attributes:
+        network: What runs.
         metadata: What `describe_model` says about it.
+        is_integer: Never.
+
+    Raises:
+        ConfigError: As `describe_model`.
     """
 
-    def __init__(self, model: Any, metadata: ModelMetadata) -> None:
-        self.metadata = metadata
-        height, width = metadata.canvas
-        self._network = tf.function(
-            lambda image: model(tf.cast(image, tf.float32), training=False),
-            input_signature=[tf.TensorSpec((1, height, width, 3), tf.uint8)],
-        )
+    is_integer = False
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
-        """Runs the network on a canvas that `ModelMetadata.check_canvas` accepts.
+    def __init__(
+        self,
+        model: Any,
+        config: ExperimentOptions,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.network = InferenceNetwork(model, config)
+        self._function = tf.function(self.network, autograph=False)
+        self.metadata = describe_model(config, self.network, provenance=provenance)
 
-        Returns:
-            Heads as float32, at the network's own resolution.
-        """
-        self.metadata.check_canvas(canvas)
-        outputs = self._network(canvas[np.newaxis])
-        heads = {name: outputs[name].numpy()[0] for name in HEAD_KEYS}
-        return Heads(
-            semantic_logits=heads[keys.SEMANTIC_LOGITS],
-            center_heatmap=heads[keys.CENTER_HEATMAP][..., 0],
-            offset_map=heads[keys.OFFSET_MAP],
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the network; see `runtime.engine.Engine`."""
+        self.metadata.check_inputs(inputs)
+        outputs = self._function(
+            {name: tf.constant(value[np.newaxis]) for name, value in inputs.items()}
         )
+        return {name: value.numpy()[0] for name, value in outputs.items()}
 
 
 def load_engine(
@@ -74,11 +90,11 @@ def load_engine(
 
     Raises:
         CheckpointError: If the checkpoint does not fit the experiment.
-        ConfigError: If there is no canvas, or as `require_panoptic`.
+        ConfigError: If there is no canvas, or as `describe_model`.
     """
-    require_panoptic(config)
-    model = load_network(config, checkpoint, canvas=canvas)
-    return KerasEngine(model, describe_model(config, model))
+    family_of(config)  # refuses what has no results before anything is built
+    dataset_of(config)
+    return KerasEngine(load_network(config, checkpoint, canvas=canvas), config)
 
 
 def load_network(
@@ -156,43 +172,22 @@ def _class_count(config: ExperimentOptions) -> tuple[str, int]:
     return f"{path}.{name}.output_channels", head.output_channels
 
 
-def require_panoptic(config: ExperimentOptions) -> None:
-    """Refuses models whose heads this version cannot merge to a panoptic result.
-
-    Raises:
-        ConfigError: If the model is not a Panoptic-DeepLab with instances.
-    """
-    options = config.model_options
-    if options.panoptic_deeplab is None:
-        raise ConfigError(
-            "model_options: the meta-architecture is "
-            f"{options.meta_architecture or 'missing'}; this version builds and "
-            "restores it, but evaluates, converts and runs panoptic_deeplab only"
-        )
-    if not options.panoptic_deeplab.instance.enable:
-        raise ConfigError(
-            "model_options.panoptic_deeplab.instance.enable is false: the model has "
-            "no center_heatmap and no offset_map, which panoptic segmentation needs; "
-            "this version evaluates, converts and runs panoptic models only"
-        )
-
-
 def describe_model(
     config: ExperimentOptions,
-    model: Any,
+    network: InferenceNetwork,
     *,
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> ModelMetadata:
     """Collects what is needed to use a model, from its configuration.
 
-    `nms_kernel` and `stuff_area_limit` count pixels of the evaluation crop. If the
-    canvas of the model has another size, the kernel grows with its side (and stays
-    odd, at least 3), the area with its area, and the resize rule with each axis.
+    `nms_kernel` and area limits count pixels of the evaluation crop. If the canvas of
+    the model has another size, the kernel grows with its side (and stays odd, at least
+    3), areas with its area, and the resize rule with each axis.
 
     Args:
         config: The experiment.
-        model: A model of `build_model`, built for the canvas.
+        network: The network, built for the canvas.
         name: Short name; by default the experiment's, or the backbone's.
         provenance: See `ModelMetadata`.
 
@@ -200,27 +195,54 @@ def describe_model(
         Metadata; the tensors go by the names in `keys`.
 
     Raises:
-        ConfigError: As `dataset_of` and `require_panoptic`.
+        ConfigError: As `dataset_of`, or if there are no classes of things for masks.
     """
-    require_panoptic(config)
     info = dataset_of(config)
-    canvas = (int(model.input_shape[1]), int(model.input_shape[2]))
-    head_height = int(model.output[keys.SEMANTIC_LOGITS].shape[1])
+    _, height, width, _ = network.inputs[keys.IMAGE].shape
+    canvas = (int(height), int(width))
     backbone = config.model_options.backbone
+    has_centers = keys.CENTER_HEATMAP in HEADS[network.family]
     return ModelMetadata(
         name=name or config.experiment_name or backbone.name,
+        family=network.family,
         meta_architecture=str(config.model_options.meta_architecture),
         backbone=backbone.name,
         output_stride=backbone.output_stride,
         canvas=canvas,
-        input=InputSpec(name=keys.IMAGE),
-        outputs={head: head for head in HEAD_KEYS},
-        head_stride=(canvas[0] - 1) // (head_height - 1),
+        inputs={
+            name: InputSpec(
+                name,
+                tuple(int(side) for side in spec.shape[1:]),
+                dtype=spec.dtype.name,
+                range=(0.0, 255.0) if is_picture(name) else (0.0, 1.0),
+            )
+            for name, spec in network.inputs.items()
+        },
+        outputs={
+            head: OutputSpec(head, shape) for head, shape in network.outputs.items()
+        },
         class_names=info.class_names,
         colors=info.colors,
-        merge=merge_settings(config, info, canvas),
+        thing_ids=tuple(info.thing_ids),
+        label_divisor=info.label_divisor,
+        ignore_label=info.ignore_label,
+        merge=merge_settings(config, info, canvas) if has_centers else None,
+        masks=mask_settings(config, info, canvas) if network.family == MASKS else None,
         resize=resize_rule(config, canvas),
         provenance=dict(provenance or {}),
+    )
+
+
+def mask_settings(
+    config: ExperimentOptions, info: DatasetInfo, canvas: tuple[int, int]
+) -> MaskSettings:
+    """Takes the settings of an experiment, scaled from its crop to a canvas."""
+    settings = MaskSettings.from_options(config.evaluator_options, info)
+    growth = canvas_growth(config, canvas)
+    return dataclasses.replace(
+        settings,
+        stuff_area_limit=round(settings.stuff_area_limit * growth),
+        thing_area_limit=round(settings.thing_area_limit * growth),
     )
 
 

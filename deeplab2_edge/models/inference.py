@@ -36,6 +36,7 @@ class InferenceNetwork:
             `previous_heatmap`, float32 `[1, H, W, 1]` in 0..1. Of ViP-DeepLab also
             `previous_features_*`, float32: the `features_*` that it gave for the
             previous frame; zeros for the first frame of a video.
+        outputs: Shape of each head by name, without batch.
 
     Raises:
         ConfigError: As `families.abilities_of`.
@@ -62,6 +63,8 @@ class InferenceNetwork:
                 sides = (1, *endpoints[name].shape[1:])
                 self.inputs[key] = tf.TensorSpec(sides, tf.float32, key)
 
+        self.outputs = self._output_shapes()
+
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the network; traceable.
 
@@ -81,6 +84,17 @@ class InferenceNetwork:
             image = tf.concat([image, previous, inputs[keys.PREVIOUS_HEATMAP]], -1)
         outputs = self.model(image, training=False)
         return {name: outputs[name] for name in families.HEADS[self.family]}
+
+    def _output_shapes(self) -> dict[str, tuple[int, ...]]:
+        names: tuple[str, ...] = families.HEADS[self.family]
+        if keys.DEPTH_PRED in self.model.output:
+            names += (keys.DEPTH_PRED,)
+        shapes = {n: tuple(map(int, self.model.output[n].shape[1:])) for n in names}
+        for name, spec in self.inputs.items():
+            if name.startswith(keys.PREVIOUS_FEATURES):
+                endpoint = name.removeprefix(keys.PREVIOUS_FEATURES)
+                shapes[keys.FEATURES + endpoint] = tuple(map(int, spec.shape[1:]))
+        return shapes
 
     @staticmethod
     def _with_features(

@@ -12,6 +12,7 @@ from deeplab2_edge.checkpoints import save_weights, variable_paths
 from deeplab2_edge.cli import main
 from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import read_model_file
+from deeplab2_edge.runtime.engine import self_test
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from tests.convert.tiny import build_tiny, picture, tiny_backbone, write_tiny_checkpoint
@@ -71,14 +72,14 @@ def test_int8_conversion_end_to_end(
     metadata = model.metadata
     assert metadata.quantization == "int8"
     assert metadata.canvas == (33, 65)
-    assert metadata.merge.merge_plateaus
+    assert metadata.merge is not None and metadata.merge.merge_plateaus
     assert metadata.provenance["checkpoint"] == "ckpt"
     assert metadata.provenance["calibration"]["used"] == 6
     assert len(metadata.provenance["config_sha256"]) == 64
     assert "tensorflow" in metadata.provenance["tool_versions"]
     assert str(checkpoint) not in metadata.to_json()
     assert model.golden is not None
-    assert LiteRtEngine(model).run(model.golden.canvas).semantic_logits.shape
+    assert self_test(LiteRtEngine(model), model) is not None
     assert PanopticSegmenter(model)(picture(0)).panoptic.shape == (33, 65)
 
     document = json.loads(report.read_text())

@@ -11,6 +11,7 @@ import pytest
 from deeplab2_edge.cli import main
 from deeplab2_edge.experiments import find_recipe
 from deeplab2_edge.images import write_png
+from tests.runtime.tiny_model import FLOAT_MODEL
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 NEEDS_TENSORFLOW = pytest.mark.skipif(
@@ -177,8 +178,10 @@ def test_images_without_labels_are_predicted_for_a_benchmark(
     [
         ([], "MODEL is missing"),
         (["m.tflite"], "--data is missing"),
-        (["m.tflite", "--data", "x", "--metrics", "ap,stq"], "measured with pq, miou"),
-        (["m.tflite", "--data", "x", "--windows", "2"], "--windows does not go with"),
+        (
+            [str(FLOAT_MODEL), "--data", "x", "--metrics", "ap,stq"],
+            "measured with pq, miou, ap",
+        ),
         (["--predictions", "x"], "--ground-truth is missing"),
         (["--predictions", "x", "--data", "y"], "--data does not go with --pred"),
         (["--predictions", "x", "--set", "y=1"], "--set does not go with --pred"),

@@ -40,7 +40,7 @@ def test_file_that_is_not_ours_is_one_line(
     path.write_bytes(b"hello")
     assert main(["inspect", str(path)]) == 2
     captured = capsys.readouterr()
-    assert "not a TFLite file" in captured.err
+    assert "neither a TFLite nor an ONNX file" in captured.err
     assert captured.err.count("\n") == 1
 
 

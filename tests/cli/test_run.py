@@ -256,18 +256,18 @@ def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
 def test_ctrl_c_on_a_video_leaves_nothing_half_written(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+    from deeplab2_edge.runtime.predictors import canvas as segmenter
 
     calls: list[int] = []
-    segment = PanopticSegmenter.__call__
+    place = segmenter.place_on_canvas
 
-    def interrupted(self: PanopticSegmenter, image: np.ndarray) -> object:  # type: ignore[type-arg]
+    def interrupted(*arguments: object) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return segment(self, image)
+        return place(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PanopticSegmenter, "__call__", interrupted)
+    monkeypatch.setattr(segmenter, "place_on_canvas", interrupted)
     out = tmp_path / "out"
     assert main(["run", MODEL, str(video), "--output", str(out)]) == 130
     assert list(out.iterdir()) == []

@@ -16,9 +16,10 @@ from deeplab2_edge.convert.tflite import (
     hard_swish_form,
 )
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
-from deeplab2_edge.model_file import HEAD_KEYS, ModelFile
+from deeplab2_edge.families import PANOPTIC_HEADS as HEAD_KEYS
+from deeplab2_edge.model_file import ModelFile
 from deeplab2_edge.models import build_model
-from deeplab2_edge.models.engine import KerasEngine, describe_model
+from deeplab2_edge.models.engine import KerasEngine
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.interpreter import LiteRtEngine, describe_graph
 from tests.convert.tiny import SIZE, build_tiny, fill, picture, tiny_config
@@ -42,8 +43,8 @@ class Converted:
         self.converted: ConvertedGraph = convert_model(
             model, quantization, calibration=calibration
         )
-        metadata = describe_model(tiny_config(), model)
-        self.source = KerasEngine(model, metadata)
+        self.source = KerasEngine(model, tiny_config())
+        metadata = self.source.metadata
         self.file = ModelFile(
             self.converted.graph,
             describe_converted(metadata, self.converted, quantization),
@@ -84,23 +85,22 @@ def test_float_files_give_the_values_of_the_model(
     quantization: str, tolerance: float
 ) -> None:
     run = converted(quantization)
-    expected, found = run.source.run(picture(9)), run.engine.run(picture(9))
+    inputs = {keys.IMAGE: picture(9)}
+    expected, found = run.source.run(inputs), run.engine.run(inputs)
     for head in HEAD_KEYS:
-        np.testing.assert_allclose(
-            getattr(found, head), getattr(expected, head), atol=tolerance
-        )
+        np.testing.assert_allclose(found[head], expected[head], atol=tolerance)
 
 
 @pytest.mark.parametrize("quantization", ["dynamic", "int8"])
 def test_integer_files_come_close(quantization: str) -> None:
     run = converted(quantization)
-    canvas = picture(2) // 4 + 90
-    expected, found = run.source.run(canvas), run.engine.run(canvas)
+    inputs = {keys.IMAGE: picture(2) // 4 + 90}
+    expected, found = run.source.run(inputs), run.engine.run(inputs)
     for head in HEAD_KEYS:
-        signal = np.asarray(getattr(expected, head)).clip(
+        signal = expected[head].clip(
             *((0, 1) if head == keys.CENTER_HEATMAP else (None, None))
         )
-        noise = np.asarray(getattr(found, head)) - signal
+        noise = found[head] - signal
         assert np.square(noise).sum() < 0.05 * np.square(signal).sum(), head
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +18,24 @@ from deeplab2_edge.convert.verification import (
     format_verification,
     verify,
 )
+from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.model_file import ModelMetadata
-from deeplab2_edge.panoptic import Heads
 from tests.runtime.tiny_model import CANVAS, tiny_metadata
 
 pytestmark = pytest.mark.tf
 
 CAR, ROAD = 2, 1
+CLASSES = DatasetInfo(
+    name="tiny",
+    num_classes=3,
+    ignore_label=255,
+    label_divisor=1000,
+    thing_ids=(CAR,),
+    class_names=("sky", "road", "car"),
+    colors=((70, 130, 180), (128, 64, 128), (0, 0, 142)),
+    split_sizes={},
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,12 @@ class ColorEngine:
     offset_error: float = 0.0
     blind_to_cars: bool = False
 
-    def run(self, canvas: NDArray[np.uint8]) -> Heads:
+    @property
+    def is_integer(self) -> bool:
+        return False
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        canvas = inputs[keys.IMAGE]
         classes = canvas[::4, ::4, 0].astype(int)
         if self.blind_to_cars:
             classes = np.where(classes == CAR, ROAD, classes)
@@ -68,7 +85,11 @@ class ColorEngine:
             heat[9, 5] = 0.5
         offsets = np.zeros((*classes.shape, 2), np.float32)
         offsets[9, 6, 0] = self.offset_error
-        return Heads(logits, heat, offsets)
+        return {
+            keys.SEMANTIC_LOGITS: logits,
+            keys.CENTER_HEATMAP: heat[..., np.newaxis],
+            keys.OFFSET_MAP: offsets,
+        }
 
 
 def compare(converted: ColorEngine, samples: list[Picture]) -> Verification:
@@ -77,7 +98,7 @@ def compare(converted: ColorEngine, samples: list[Picture]) -> Verification:
         converted,
         samples,
         location="pictures",
-        has_labels=True,
+        labels_of=CLASSES,
         quiet=True,
     )
 
@@ -133,9 +154,9 @@ def test_without_labels_the_float_model_is_the_measure() -> None:
 def test_heatmap_counts_between_0_and_1_only() -> None:
     @dataclass(frozen=True)
     class Unbounded(ColorEngine):
-        def run(self, canvas: NDArray[np.uint8]) -> Heads:
-            heads = super().run(canvas)
-            heads.center_heatmap[0, 0] = -3.0
+        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            heads = super().run(inputs)
+            heads[keys.CENTER_HEATMAP][0, 0] = -3.0
             return heads
 
     report = compare(Unbounded(), [Picture()])

@@ -3,22 +3,26 @@
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
+from deeplab2_edge.families import HEADS, PANOPTIC
 from deeplab2_edge.model_file import (
     Golden,
     InputSpec,
     ModelFile,
+    ModelMetadata,
+    OutputSpec,
     read_model_file,
     write_model_file,
 )
+from deeplab2_edge.runtime.engine import default_threads, self_test
 from deeplab2_edge.runtime.interpreter import (
     LiteRtEngine,
-    default_threads,
     describe_graph,
     runtime_info,
 )
@@ -28,6 +32,7 @@ from tests.runtime.tiny_model import (
     INT8_MODEL,
     build_graph,
     draw_scene,
+    tiny_outputs,
 )
 
 
@@ -36,13 +41,10 @@ def test_engine_gives_the_golden_heads(path: Path) -> None:
     engine = LiteRtEngine(path, num_threads=1)
     golden = engine.model.golden
     assert golden is not None
-    heads = engine.run(golden.canvas)
+    heads = engine.run(golden.inputs)
     # Runtimes differ by a step of the int8 heads (at most 1/16), never by more here.
-    for key, head in (
-        (keys.SEMANTIC_LOGITS, heads.semantic_logits),
-        (keys.CENTER_HEATMAP, heads.center_heatmap[..., None]),
-        (keys.OFFSET_MAP, heads.offset_map),
-    ):
+    assert set(heads) == set(HEADS[PANOPTIC])
+    for key, head in heads.items():
         assert head.dtype == np.float32
         np.testing.assert_allclose(
             head, golden.heads[key], atol=1e-5 if path == FLOAT_MODEL else 0.07
@@ -51,7 +53,7 @@ def test_engine_gives_the_golden_heads(path: Path) -> None:
 
 def test_self_test_tells_a_wrong_network_from_a_right_one() -> None:
     model = read_model_file(FLOAT_MODEL)
-    right = LiteRtEngine(model).self_test()
+    right = self_test(LiteRtEngine(model), model)
     assert right is not None
     assert max(right.values()) < 1e-5
     assert model.golden is not None
@@ -59,46 +61,50 @@ def test_self_test_tells_a_wrong_network_from_a_right_one() -> None:
         key: head[::-1] if key == keys.SEMANTIC_LOGITS else head
         for key, head in model.golden.heads.items()
     }
-    wrong = LiteRtEngine(
-        ModelFile(model.graph, model.metadata, Golden(model.golden.canvas, heads))
-    ).self_test()
+    other = ModelFile(model.graph, model.metadata, Golden(model.golden.inputs, heads))
+    wrong = self_test(LiteRtEngine(other), other)
     assert wrong is not None
     assert wrong[keys.SEMANTIC_LOGITS] > 0.3
-    assert LiteRtEngine(ModelFile(model.graph, model.metadata)).self_test() is None
+    plain = ModelFile(model.graph, model.metadata)
+    assert self_test(LiteRtEngine(plain), plain) is None
 
 
 def test_integer_and_float_model_agree_within_quantization() -> None:
-    float_heads = LiteRtEngine(FLOAT_MODEL).run(draw_scene())
-    int8_heads = LiteRtEngine(INT8_MODEL).run(draw_scene())
+    float_heads = LiteRtEngine(FLOAT_MODEL).run({keys.IMAGE: draw_scene()})
+    int8_heads = LiteRtEngine(INT8_MODEL).run({keys.IMAGE: draw_scene()})
     np.testing.assert_allclose(
-        int8_heads.semantic_logits, float_heads.semantic_logits, atol=0.1
+        int8_heads[keys.SEMANTIC_LOGITS], float_heads[keys.SEMANTIC_LOGITS], atol=0.1
     )
 
 
 def test_integer_centers_switch_plateau_merging_on() -> None:
-    assert not LiteRtEngine(FLOAT_MODEL).metadata.merge.merge_plateaus
+    merge = LiteRtEngine(FLOAT_MODEL).metadata.merge
+    assert merge is not None and not merge.merge_plateaus
     engine = LiteRtEngine(INT8_MODEL)
     assert engine.is_integer
-    assert engine.metadata.merge.merge_plateaus
+    merge = engine.metadata.merge
+    assert merge is not None and merge.merge_plateaus
 
 
 def test_heads_outlive_the_next_run() -> None:
     engine = LiteRtEngine(FLOAT_MODEL)
-    heads = engine.run(draw_scene())
-    before = heads.semantic_logits.copy()
-    engine.run(np.full((*CANVAS, 3), 255, np.uint8))
-    np.testing.assert_array_equal(heads.semantic_logits, before)
+    heads = engine.run({keys.IMAGE: draw_scene()})
+    before = heads[keys.SEMANTIC_LOGITS].copy()
+    engine.run({keys.IMAGE: np.full((*CANVAS, 3), 255, np.uint8)})
+    np.testing.assert_array_equal(heads[keys.SEMANTIC_LOGITS], before)
 
 
 def test_one_engine_may_be_used_from_several_threads() -> None:
     engine = LiteRtEngine(FLOAT_MODEL, num_threads=1)
-    images = [np.full((*CANVAS, 3), value, np.uint8) for value in (0, 90, 255)]
-    expected = [engine.run(image).semantic_logits for image in images]
+    images = [
+        {keys.IMAGE: np.full((*CANVAS, 3), value, np.uint8)} for value in (0, 90, 255)
+    ]
+    expected = [engine.run(image)[keys.SEMANTIC_LOGITS] for image in images]
     wrong: list[int] = []
 
     def work(place: int) -> None:
         for _ in range(20):
-            logits = engine.run(images[place]).semantic_logits
+            logits = engine.run(images[place])[keys.SEMANTIC_LOGITS]
             if not np.array_equal(logits, expected[place]):
                 wrong.append(place)
 
@@ -120,34 +126,80 @@ def test_one_engine_may_be_used_from_several_threads() -> None:
 )
 def test_wrong_canvas_is_refused(canvas: np.ndarray) -> None:  # type: ignore[type-arg]
     with pytest.raises(DataError, match="this model takes uint8"):
-        LiteRtEngine(FLOAT_MODEL).run(canvas)
+        LiteRtEngine(FLOAT_MODEL).run({keys.IMAGE: canvas})
+
+
+def without_things(**changes: Any) -> ModelMetadata:
+    metadata = read_model_file(FLOAT_MODEL).metadata
+    assert metadata.merge is not None
+    merge = dataclasses.replace(metadata.merge, thing_ids=())
+    return dataclasses.replace(metadata, merge=merge, thing_ids=(), **changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"canvas": (65, 65)}, r"metadata says float32 \[1, 65, 65, 3\]"),
-        ({"head_stride": 8}, "its metadata says"),
-        ({"input": InputSpec("a", dtype="int8")}, "metadata says int8"),
-        ({"class_names": ("a", "b"), "colors": ((0, 0, 0),) * 2}, r"17, 33, 2\]"),
+        (
+            {
+                "canvas": (65, 65),
+                "inputs": {keys.IMAGE: InputSpec("image", (65, 65, 3))},
+            },
+            r"inputs.image is 'image', but the graph has|says \[1, 65, 65, 3\]",
+        ),
+        ({"outputs": tiny_outputs(stride=8)}, "but the graph has"),
+        (
+            {
+                "class_names": ("a", "b"),
+                "colors": ((0, 0, 0),) * 2,
+                "outputs": {
+                    **tiny_outputs(),
+                    keys.SEMANTIC_LOGITS: OutputSpec("a", (17, 33, 2)),
+                },
+            },
+            "outputs.semantic_logits is 'a', but the graph has",
+        ),
     ],
 )
 def test_graph_that_is_not_what_its_metadata_says_is_refused(
-    changes: dict[str, object], message: str
+    changes: dict[str, Any], message: str
 ) -> None:
     model = read_model_file(FLOAT_MODEL)
-    merge = dataclasses.replace(model.metadata.merge, thing_ids=())
-    metadata = dataclasses.replace(model.metadata, merge=merge, **changes)  # type: ignore[arg-type]
     with pytest.raises(ModelFileError, match=message):
-        LiteRtEngine(ModelFile(model.graph, metadata))
+        LiteRtEngine(ModelFile(model.graph, without_things(**changes)))
 
 
-def test_unknown_output_tensor_is_refused() -> None:
+def test_tensors_of_other_shape_or_type_are_refused() -> None:
     model = read_model_file(FLOAT_MODEL)
-    outputs = {**model.metadata.outputs, keys.OFFSET_MAP: "nowhere"}
-    metadata = dataclasses.replace(model.metadata, outputs=outputs)
-    with pytest.raises(ModelFileError, match="outputs.offset_map is 'nowhere'"):
-        LiteRtEngine(ModelFile(model.graph, metadata))
+    metadata = model.metadata
+    pixels = metadata.inputs[keys.IMAGE]
+    head = metadata.outputs[keys.OFFSET_MAP]
+    for changes, message in (
+        (
+            {"inputs": {keys.IMAGE: dataclasses.replace(pixels, dtype="int8")}},
+            "input image is float32 .*; its metadata says int8",
+        ),
+        (
+            {
+                "outputs": {
+                    **metadata.outputs,
+                    keys.OFFSET_MAP: dataclasses.replace(head, shape=(9, 17, 2)),
+                }
+            },
+            r"offset_map is float32 .*; its metadata says \[1, 9, 17, 2\]",
+        ),
+        (
+            {
+                "outputs": {
+                    **metadata.outputs,
+                    keys.OFFSET_MAP: dataclasses.replace(head, name="nowhere"),
+                }
+            },
+            "outputs.offset_map is 'nowhere'",
+        ),
+    ):
+        changed = dataclasses.replace(metadata, **changes)  # type: ignore[arg-type]
+        with pytest.raises(ModelFileError, match=message):
+            LiteRtEngine(ModelFile(model.graph, changed))
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 10_000])
@@ -180,8 +232,8 @@ def test_freshly_converted_graph_runs(tmp_path: Path) -> None:
     metadata = read_model_file(FLOAT_MODEL).metadata
     path = tmp_path / "fresh.tflite"
     write_model_file(path, build_graph(integer=False), metadata)
-    expected = LiteRtEngine(FLOAT_MODEL).run(draw_scene())
-    heads = LiteRtEngine(path).run(draw_scene())
+    expected = LiteRtEngine(FLOAT_MODEL).run({keys.IMAGE: draw_scene()})
+    heads = LiteRtEngine(path).run({keys.IMAGE: draw_scene()})
     np.testing.assert_allclose(
-        heads.semantic_logits, expected.semantic_logits, atol=1e-5
+        heads[keys.SEMANTIC_LOGITS], expected[keys.SEMANTIC_LOGITS], atol=1e-5
     )

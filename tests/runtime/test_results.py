@@ -227,5 +227,5 @@ def _result(
         np.full((*image, 3), 100, np.uint8),
         maps,
         Placement(image, resized),
-        tiny_metadata(merge=merge),
+        tiny_metadata(merge=merge, label_divisor=divisor),
     )

@@ -1,16 +1,19 @@
 """From an image to a result, with a network whose answer is known."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, ModelFileError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.metrics import segment_scores
 from deeplab2_edge.model_file import ModelMetadata
-from deeplab2_edge.panoptic import Heads, merge_heads, resize_bilinear
+from deeplab2_edge.panoptic import merge_heads, resize_bilinear
 from deeplab2_edge.runtime import PanopticSegmenter
 from tests.runtime.tiny_model import (
     CANVAS,
@@ -49,15 +52,17 @@ def test_scores_can_hold_the_probability_of_the_class(path: Path, factor: int) -
     image = np.repeat(np.repeat(draw_scene(), factor, axis=0), factor, axis=1)
     plain = PanopticSegmenter(path)
     found = PanopticSegmenter(path, with_class_scores=True)(image)
-    heads = plain.engine.run(draw_scene())
+    heads = plain.engine.run({keys.IMAGE: draw_scene()})
+    settings = plain.metadata.merge
+    assert settings is not None
     maps = merge_heads(
-        heads.semantic_logits,
-        heads.center_heatmap,
-        heads.offset_map,
+        heads[keys.SEMANTIC_LOGITS],
+        heads[keys.CENTER_HEATMAP][..., 0],
+        heads[keys.OFFSET_MAP],
         canvas=CANVAS,
-        settings=plain.metadata.merge,
+        settings=settings,
     )
-    powers = np.exp(resize_bilinear(heads.semantic_logits, CANVAS))
+    powers = np.exp(resize_bilinear(heads[keys.SEMANTIC_LOGITS], CANVAS))
     scores = segment_scores(
         maps.panoptic,
         powers / powers.sum(axis=-1, keepdims=True),
@@ -106,9 +111,15 @@ def test_own_engine_may_be_used() -> None:
     class Sky:
         metadata: ModelMetadata = tiny_metadata()
 
-        def run(self, canvas: NDArray[np.uint8]) -> Heads:
+        is_integer = False
+
+        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             zeros = np.zeros((17, 33, 3), np.float32)
-            return Heads(zeros, zeros[..., 0], zeros[..., :2])
+            return {
+                keys.SEMANTIC_LOGITS: zeros,
+                keys.CENTER_HEATMAP: zeros[..., :1],
+                keys.OFFSET_MAP: zeros[..., :2],
+            }
 
     result = PanopticSegmenter(Sky())(draw_scene())
     assert [s.class_name for s in result.segments] == ["sky"]

@@ -7,6 +7,7 @@ instance center where red is 255, and reads offsets off green and blue (128 is n
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.families import PANOPTIC
 from deeplab2_edge.model_file import (
-    HEAD_KEYS,
     Golden,
     InputSpec,
     ModelMetadata,
+    OutputSpec,
     write_model_file,
 )
 from deeplab2_edge.panoptic import MergeSettings
@@ -30,6 +32,12 @@ INT8_MODEL = Path(__file__).parents[1] / "golden/runtime/tiny_int8.tflite"
 
 SKY, ROAD, CAR = 0, 64, 180  # red
 SKY_CLASS, ROAD_CLASS, CAR_CLASS = 0, 1, 2
+CLASSES: dict[str, Any] = {
+    "thing_ids": (CAR_CLASS,),
+    "label_divisor": 1000,
+    "ignore_label": 255,
+}
+CHANNELS = {keys.SEMANTIC_LOGITS: 3, keys.CENTER_HEATMAP: 1, keys.OFFSET_MAP: 2}
 
 
 def draw_scene() -> NDArray[np.uint8]:
@@ -45,22 +53,32 @@ def draw_scene() -> NDArray[np.uint8]:
     return scene
 
 
+def tiny_outputs(
+    names: Mapping[str, str] | None = None, stride: int = HEAD_STRIDE
+) -> dict[str, OutputSpec]:
+    """Describes the heads; tensors go by the names of the heads if not given."""
+    height, width = ((side - 1) // stride + 1 for side in CANVAS)
+    return {
+        key: OutputSpec((names or {}).get(key, key), (height, width, channels))
+        for key, channels in CHANNELS.items()
+    }
+
+
 def tiny_metadata(**changes: Any) -> ModelMetadata:
     """Gives metadata that fits the tiny network."""
     fields: dict[str, Any] = {
         "name": "tiny",
+        "family": PANOPTIC,
         "meta_architecture": "panoptic_deeplab",
         "backbone": "by_hand",
         "output_stride": 4,
         "canvas": CANVAS,
-        "input": InputSpec("image", dtype="float32"),
-        "outputs": {key: key for key in HEAD_KEYS},
-        "head_stride": HEAD_STRIDE,
+        "inputs": {keys.IMAGE: InputSpec("image", (*CANVAS, 3), dtype="float32")},
+        "outputs": tiny_outputs(),
         "class_names": ("sky", "road", "car"),
         "colors": ((70, 130, 180), (128, 64, 128), (0, 0, 142)),
-        "merge": MergeSettings(
-            thing_ids=(CAR_CLASS,), label_divisor=1000, ignore_label=255, nms_kernel=9
-        ),
+        **CLASSES,
+        "merge": MergeSettings(**CLASSES, nms_kernel=9),
         "provenance": {"checkpoint": "none", "tool_versions": {}},
         **changes,
     }
@@ -83,11 +101,17 @@ def write_tiny_model(path: Path, *, integer: bool) -> None:
         head = values[key][0].astype(np.float32)
         heads[key] = (head - zero_point) * np.float32(scale) if scale else head
     metadata = tiny_metadata(
-        input=InputSpec(model_input["name"], dtype=np.dtype(model_input["dtype"]).name),
-        outputs=outputs,
+        inputs={
+            keys.IMAGE: InputSpec(
+                model_input["name"],
+                (*CANVAS, 3),
+                dtype=np.dtype(model_input["dtype"]).name,
+            )
+        },
+        outputs=tiny_outputs(outputs),
         quantization="int8" if integer else "none",
     )
-    write_model_file(path, graph, metadata, Golden(draw_scene(), heads))
+    write_model_file(path, graph, metadata, Golden({keys.IMAGE: draw_scene()}, heads))
 
 
 def build_graph(*, integer: bool) -> bytes:

@@ -30,7 +30,7 @@ from deeplab2_edge.metrics import (
     VideoPanopticQuality,
 )
 from deeplab2_edge.models import build_model
-from deeplab2_edge.models.engine import dataset_of, merge_settings
+from deeplab2_edge.models.engine import dataset_of, load_engine, merge_settings
 from deeplab2_edge.panoptic import (
     Heads,
     MaskMaps,
@@ -44,16 +44,16 @@ from deeplab2_edge.panoptic import (
     merge_two_frames,
     resize_bilinear,
 )
-from deeplab2_edge.samples import RecordSample, SampleSet, open_samples, video_of
-from deeplab2_edge.train.evaluation import evaluate_checkpoint
-from deeplab2_edge.train.modes import train_and_evaluate
-from deeplab2_edge.train.predictors import (
-    CanvasNetwork,
+from deeplab2_edge.runtime.predictors import (
+    CanvasEngine,
     MaskPredictor,
     MotionPredictor,
     SemanticPredictor,
     TwoFramePredictor,
 )
+from deeplab2_edge.samples import RecordSample, SampleSet, open_samples, video_of
+from deeplab2_edge.train.evaluation import evaluate_checkpoint
+from deeplab2_edge.train.modes import train_and_evaluate
 from tests.convert.tiny import fill
 from tests.train.small_run import SIZE, experiment, write_scenes, write_video
 from tests.train.test_architectures import (
@@ -156,7 +156,7 @@ def test_semantic_models_have_mean_iou(
     config = experiment(scenes, SEMANTIC[architecture])
     model, folder = saved(tmp_path, config)
     data = open_samples(scenes, dataset_of(config))
-    predict = SemanticPredictor(CanvasNetwork(config, folder))
+    predict = SemanticPredictor(CanvasEngine(load_engine(config, folder)))
     miou = MeanIou(11, 255)
     for sample in data.samples:
         found = predict(sample.load_image())
@@ -223,7 +223,7 @@ def test_mask_transformers_have_panoptic_quality(scenes: str, tmp_path: Path) ->
     model, folder = saved(tmp_path, config)
     info = dataset_of(config)
     data = open_samples(scenes, info)
-    predict = MaskPredictor(CanvasNetwork(config, folder))
+    predict = MaskPredictor(CanvasEngine(load_engine(config, folder)))
 
     def decoded(canvas: NDArray[np.uint8]) -> MaskMaps:
         heads = heads_of(model, canvas)
@@ -269,7 +269,7 @@ def test_motion_models_are_tracked(video: str, tmp_path: Path) -> None:
     model, folder = saved(tmp_path, config)
     info = dataset_of(config)
     data = open_samples(video, info)
-    predict = MotionPredictor(CanvasNetwork(config, folder))
+    predict = MotionPredictor(CanvasEngine(load_engine(config, folder)))
     predict.begin_video()
     settings = merge_settings(config, info, SIZE)
     tracker = MotionTracker(MotionSettings(info.thing_ids, 1000))
@@ -317,7 +317,9 @@ def test_vip_models_share_ids_in_pairs_and_videos(video: str, tmp_path: Path) ->
     model, folder = saved(tmp_path, config)
     info = dataset_of(config)
     data = open_samples(video, info)
-    predict = TwoFramePredictor(CanvasNetwork(config, folder), with_scores=True)
+    predict = TwoFramePredictor(
+        CanvasEngine(load_engine(config, folder)), with_scores=True
+    )
 
     def joined(
         frame: NDArray[np.uint8], other: NDArray[np.uint8]

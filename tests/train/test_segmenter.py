@@ -13,12 +13,13 @@ from deeplab2_edge.checkpoints import save_weights
 from deeplab2_edge.cli import main
 from deeplab2_edge.config import ExperimentOptions, format_config
 from deeplab2_edge.errors import ConfigError
+from deeplab2_edge.families import abilities_of
 from deeplab2_edge.images import write_png
 from deeplab2_edge.models import build_model
+from deeplab2_edge.models.engine import load_engine
 from deeplab2_edge.panoptic import PanopticMaps
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.synth import render_video
-from deeplab2_edge.families import abilities_of
-from deeplab2_edge.train.segmenter import CheckpointSegmenter
 from tests.convert.tiny import fill
 from tests.train.small_run import SIZE, experiment
 from tests.train.test_architectures import PANOPTIC, VIDEO_MODELS, mask_transformer
@@ -85,7 +86,7 @@ def test_a_semantic_model_gives_classes_alone(
     tmp_path: Path, frames: list[NDArray[np.uint8]]
 ) -> None:
     config, folder = saved(tmp_path, SEMANTIC)
-    segmenter = CheckpointSegmenter(config, folder)
+    segmenter = PanopticSegmenter(load_engine(config, folder))
     results = list(segmenter.segment_video(frames))
     assert len(results) == len(frames)
     for image, result in zip(frames, results, strict=True):
@@ -102,7 +103,7 @@ def test_video_models_give_a_result_for_each_frame(
     architecture: str, tmp_path: Path, frames: list[NDArray[np.uint8]]
 ) -> None:
     config, folder = saved(tmp_path, VIDEO_MODELS[architecture])
-    segmenter = CheckpointSegmenter(config, folder)
+    segmenter = PanopticSegmenter(load_engine(config, folder))
     assert segmenter.keeps_ids
     results = list(segmenter.segment_video(frames))
     assert [r.image for r in results] == frames
@@ -132,10 +133,10 @@ def test_instances_keep_their_ids_if_the_network_finds_them_again(
             panoptic, panoptic // 1000, panoptic % 1000, scores, none, scores[0, :0]
         )
 
-    monkeypatch.setattr("deeplab2_edge.train.predictors.motion.merge_heads", merged)
+    monkeypatch.setattr("deeplab2_edge.runtime.predictors.motion.merge_heads", merged)
     config, folder = saved(tmp_path, VIDEO_MODELS["motion_deeplab"])
     images = [np.full((*SIZE, 3), 10 * n, np.uint8) for n in range(4)]
-    results = list(CheckpointSegmenter(config, folder).segment_video(images))
+    results = list(PanopticSegmenter(load_engine(config, folder)).segment_video(images))
     for result in results:
         left, right = sorted(
             (s for s in result.segments if s.is_thing), key=lambda s: s.box_xyxy

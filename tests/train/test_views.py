@@ -14,15 +14,17 @@ from deeplab2_edge.checkpoints import load_weights, save_weights
 from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.models import build_model
+from deeplab2_edge.models.engine import KerasEngine
 from deeplab2_edge.panoptic import resize_bilinear
 from deeplab2_edge.runtime import PanopticSegmenter
+from deeplab2_edge.runtime.predictors import CanvasEngine, TwoFramePredictor
 from deeplab2_edge.train.evaluation import require_evaluable
-from deeplab2_edge.train.predictors import (
-    CanvasEngine,
-    CanvasNetwork,
-    TwoFramePredictor,
+from deeplab2_edge.train.views import (
+    AveragingEngine,
+    View,
+    average,
+    load_evaluation_engine,
 )
-from deeplab2_edge.train.predictors.views import View, average
 from tests.convert.tiny import fill
 from tests.train.small_run import SIZE, experiment
 from tests.train.test_architectures import VIDEO_MODELS, mask_transformer
@@ -71,7 +73,10 @@ def test_heads_are_averaged_on_the_canvas() -> None:
         }
         for source in (small, large)
     ]
-    views = [View(None, is_flipped=False), View(None, is_flipped=True)]
+    views = [
+        View(None, (9, 17), is_flipped=False),
+        View(None, (9, 17), is_flipped=True),
+    ]
     found = average(views, heads, (9, 17))
     resized = [{k: resize_bilinear(v, (9, 17)) for k, v in h.items()} for h in heads]
     one, two = resized[0], {k: v[:, ::-1] for k, v in resized[1].items()}
@@ -96,23 +101,20 @@ def test_heads_are_averaged_on_the_canvas() -> None:
 
 def test_one_scale_of_one_is_no_augmentation(tmp_path: Path) -> None:
     saved(tmp_path, experiment("none"))
-    plain = CanvasNetwork(experiment("none"), tmp_path)
-    scaled = CanvasNetwork(
+    scaled = load_evaluation_engine(
         experiment("none", {"evaluator_options.eval_scales": (1.0,)}), tmp_path
     )
-    assert not scaled.averages
-    heads = scaled.run(picture())
-    for name, expected in plain.run(picture()).items():
-        assert np.array_equal(heads[name], expected), name
+    assert isinstance(scaled, KerasEngine)
 
 
 def test_scales_and_flips_are_averaged(tmp_path: Path) -> None:
     options = {**FLIP, "evaluator_options.eval_scales": (1.0, 1.5), **LOW}
     config = experiment("none", options)
     saved(tmp_path, config)
-    network = CanvasNetwork(config, tmp_path)
+    engine = load_evaluation_engine(config, tmp_path)
+    assert isinstance(engine, AveragingEngine) and len(engine.views) == 4
     image = picture()
-    found = network.run(image)
+    found = engine.run({keys.IMAGE: image})
     # By hand: four passes of two networks.
     total: dict[str, Any] = {}
     for size in (SIZE, LARGER):
@@ -140,7 +142,7 @@ def test_scales_and_flips_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[name], expected / 4, atol=1e-4 * largest)
 
     # A mirrored image gives the mirrored result.
-    segment = PanopticSegmenter(CanvasEngine(network), with_class_scores=True)
+    segment = PanopticSegmenter(engine, with_class_scores=True)
     one, two = segment(image), segment(np.ascontiguousarray(image[:, ::-1]))
     assert len(np.unique(one.semantic)) > 1
     assert np.mean(one.semantic != two.semantic[:, ::-1]) < 0.005
@@ -151,7 +153,7 @@ def test_pairs_of_frames_are_averaged(tmp_path: Path) -> None:
     changes = {**VIDEO_MODELS["vip_deeplab"], **FLIP, **LOW}
     config = experiment("none", changes)
     saved(tmp_path, config)
-    predict = TwoFramePredictor(CanvasNetwork(config, tmp_path))
+    predict = TwoFramePredictor(CanvasEngine(load_evaluation_engine(config, tmp_path)))
     frames = picture(1), picture(2)
     found = predict(*frames)
     mirrored = predict(*(np.ascontiguousarray(f[:, ::-1]) for f in frames))

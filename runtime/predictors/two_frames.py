@@ -1,6 +1,5 @@
 """Predictions of ViP-DeepLab for a frame and the one after it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.models.engine import merge_settings
-from deeplab2_edge.models.vip_deeplab import TwoFrameInference
 from deeplab2_edge.panoptic import (
     PanopticMaps,
     VideoStitcher,
@@ -17,15 +14,14 @@ from deeplab2_edge.panoptic import (
     merge_two_frames,
     resize_bilinear,
 )
-from deeplab2_edge.runtime.preprocess import Placement
-from deeplab2_edge.train.predictors.canvas import (
-    CanvasNetwork,
+from deeplab2_edge.runtime.predictors.canvas import (
+    CanvasEngine,
     Predicted,
+    heads_of,
     scores_of_things,
     undo,
 )
-from deeplab2_edge.train.predictors.panoptic import heads_of
-from deeplab2_edge.train.predictors.views import average
+from deeplab2_edge.runtime.preprocess import Placement
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +40,17 @@ class PredictedPair:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Is a frame that went through the encoder and the heads of its own.
+    """Is a frame that went through the network.
 
     Attributes:
         image: The frame.
         placement: Where it lies on the canvas.
-        features: What the encoder gives, for each view.
-        outputs: The heads, averaged over the views.
+        outputs: Its heads and features; where it follows another frame, the offsets
+            to the centers of that one.
     """
 
     image: NDArray[np.uint8]
     placement: Placement
-    features: list[dict[str, Any]]
     outputs: dict[str, NDArray[np.float32]]
 
 
@@ -63,7 +58,7 @@ class TwoFramePredictor:
     """Segments pairs of frames; what both pairs of three frames share, once.
 
     Args:
-        network: A ViP-DeepLab with a head for the next frame.
+        canvas: A ViP-DeepLab with a head for the next frame.
         with_scores: Give scores of things, see `scores_of_things`.
         track_divisor: Of the ids that come out; that of the data set if None. Ids are
             never used twice: long videos need a large one. Not together with scores.
@@ -71,22 +66,15 @@ class TwoFramePredictor:
 
     def __init__(
         self,
-        network: CanvasNetwork,
+        canvas: CanvasEngine,
         *,
         with_scores: bool = False,
         track_divisor: int | None = None,
     ) -> None:
-        self._network = network
+        self._canvas = canvas
         self._with_scores = with_scores
-        models = {id(view.model): view.model for view in network.views}
-        inferences = {
-            key: TwoFrameInference(model, network.config)
-            for key, model in models.items()
-        }
-        self._inferences = [inferences[id(view.model)] for view in network.views]
-        self._settings = merge_settings(network.config, network.info, network.canvas)
         self._stitcher = VideoStitcher(
-            network.info.label_divisor, track_divisor=track_divisor
+            canvas.metadata.label_divisor, track_divisor=track_divisor
         )
         self._ahead: _Seen | None = None
         self._next_alone: NDArray[np.int32] | None = None
@@ -108,7 +96,8 @@ class TwoFramePredictor:
         Raises:
             UsageError: If a video has more instances than the label divisor allows.
         """
-        canvas = self._network.canvas
+        metadata = self._canvas.metadata
+        assert metadata.merge is not None
         current = self._see(image)
         heads = heads_of(current.outputs)
         if next_image is None:
@@ -116,19 +105,19 @@ class TwoFramePredictor:
                 heads.semantic_logits,
                 heads.center_heatmap,
                 heads.offset_map,
-                canvas=canvas,
-                settings=self._settings,
+                canvas=metadata.canvas,
+                settings=metadata.merge,
             )
             tracked = self._stitcher.update(maps.panoptic)
             self._next_alone = None
             return PredictedPair(self._predicted(maps, tracked, current), None)
-        following = self._see(next_image)
+        following = self._look(next_image, current)
         pair = merge_two_frames(
             heads,
-            self._next_offsets(current, following),
+            following.outputs[keys.NEXT_OFFSET_MAP],
             heads_of(following.outputs),
-            canvas=canvas,
-            settings=self._settings,
+            canvas=metadata.canvas,
+            settings=metadata.merge,
         )
         self._ahead, self._next_alone = following, pair.next_frame.panoptic
         tracked = self._stitcher.update(pair.current.panoptic, pair.concat_next)
@@ -156,28 +145,22 @@ class TwoFramePredictor:
     def _see(self, image: NDArray[np.uint8]) -> _Seen:
         if self._ahead is not None and np.array_equal(self._ahead.image, image):
             return self._ahead
-        frame, placement = self._network.place(image)
-        features, heads = [], []
-        for view, inference in zip(self._network.views, self._inferences, strict=True):
-            features.append(inference.encode(view.of(frame)))
-            heads.append(_arrays(inference.own_heads(features[-1])))
-        return _Seen(image, placement, features, self._joined(heads))
+        return self._look(image, None)
 
-    def _next_offsets(self, current: _Seen, following: _Seen) -> NDArray[np.float32]:
-        offsets = [
-            _arrays(inference.next_heads(one, two))
-            for inference, one, two in zip(
-                self._inferences, current.features, following.features, strict=True
+    def _look(self, image: NDArray[np.uint8], previous: _Seen | None) -> _Seen:
+        """Runs the network on a frame, which follows another one or none."""
+        pixels, placement = self._canvas.place(image)
+        inputs: dict[str, NDArray[Any]] = {keys.IMAGE: pixels}
+        for name, spec in self._canvas.metadata.inputs.items():
+            if not name.startswith(keys.PREVIOUS_FEATURES):
+                continue
+            given = keys.FEATURES + name.removeprefix(keys.PREVIOUS_FEATURES)
+            inputs[name] = (
+                np.zeros(spec.shape, np.float32)
+                if previous is None
+                else previous.outputs[given]
             )
-        ]
-        return self._joined(offsets)[keys.NEXT_OFFSET_MAP]
-
-    def _joined(
-        self, heads: list[dict[str, NDArray[np.float32]]]
-    ) -> dict[str, NDArray[np.float32]]:
-        if not self._network.averages:
-            return heads[0]
-        return average(self._network.views, heads, self._network.canvas)
+        return _Seen(image, placement, self._canvas.run(inputs))
 
     def _predicted(
         self, maps: PanopticMaps, tracked: NDArray[np.int32], seen: _Seen
@@ -185,7 +168,7 @@ class TwoFramePredictor:
         depth = seen.outputs.get(keys.DEPTH_PRED)
         if depth is not None:
             height, width = seen.placement.resized_size
-            on_canvas = resize_bilinear(depth[..., 0], self._network.canvas)
+            on_canvas = resize_bilinear(depth[..., 0], self._canvas.metadata.canvas)
             depth = resize_bilinear(
                 on_canvas[:height, :width], seen.placement.image_size
             )
@@ -194,7 +177,7 @@ class TwoFramePredictor:
         if self._with_scores:
             logits = seen.outputs[keys.SEMANTIC_LOGITS]
             scores = scores_of_things(
-                self._network, maps, logits, seen.placement, panoptic
+                self._canvas, maps, logits, seen.placement, panoptic
             )
         return Predicted(
             semantic=undo(maps.semantic, seen.placement),
@@ -202,7 +185,3 @@ class TwoFramePredictor:
             scores=scores,
             depth=depth,
         )
-
-
-def _arrays(outputs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
-    return {name: value.numpy()[0] for name, value in outputs.items()}

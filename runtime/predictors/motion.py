@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.models.engine import merge_settings
 from deeplab2_edge.panoptic import MotionSettings, MotionTracker, merge_heads
-from deeplab2_edge.train.predictors.canvas import (
-    CanvasNetwork,
+from deeplab2_edge.runtime.predictors.canvas import (
+    CanvasEngine,
     Predicted,
+    heads_of,
     scores_of_things,
     undo,
 )
@@ -18,7 +18,7 @@ class MotionPredictor:
     """Segments the frames of a video and keeps the ids of their instances.
 
     Args:
-        network: A Motion-DeepLab.
+        canvas: A Motion-DeepLab.
         with_scores: Give scores of things, see `scores_of_things`.
         track_divisor: Of the ids that come out; that of the data set if None. Ids are
             never used twice: long videos need a large one. Not together with scores.
@@ -26,19 +26,17 @@ class MotionPredictor:
 
     def __init__(
         self,
-        network: CanvasNetwork,
+        canvas: CanvasEngine,
         *,
         with_scores: bool = False,
         track_divisor: int | None = None,
     ) -> None:
-        self._network = network
+        self._canvas = canvas
         self._with_scores = with_scores
-        self._settings = merge_settings(network.config, network.info, network.canvas)
+        metadata = canvas.metadata
         self._tracker = MotionTracker(
             MotionSettings(
-                network.info.thing_ids,
-                network.info.label_divisor,
-                track_divisor=track_divisor,
+                metadata.thing_ids, metadata.label_divisor, track_divisor=track_divisor
             )
         )
         self._previous: NDArray[np.uint8] | None = None
@@ -54,27 +52,33 @@ class MotionPredictor:
         Raises:
             UsageError: If a video has more tracks than the label divisor allows.
         """
-        network, settings = self._network, self._settings
-        canvas, placement = network.place(image)
-        previous = canvas if self._previous is None else self._previous
-        heatmap = self._tracker.previous_heatmap(network.canvas)
-        heads = network.run(
-            np.concatenate([canvas, previous, heatmap[..., np.newaxis]], axis=-1)
+        metadata = self._canvas.metadata
+        assert metadata.merge is not None
+        pixels, placement = self._canvas.place(image)
+        previous = pixels if self._previous is None else self._previous
+        heatmap = self._tracker.previous_heatmap(metadata.canvas)
+        outputs = self._canvas.run(
+            {
+                keys.IMAGE: pixels,
+                keys.PREVIOUS_IMAGE: previous,
+                keys.PREVIOUS_HEATMAP: heatmap[..., np.newaxis],
+            }
         )
+        heads = heads_of(outputs)
         maps = merge_heads(
-            heads[keys.SEMANTIC_LOGITS],
-            heads[keys.CENTER_HEATMAP][..., 0],
-            heads[keys.OFFSET_MAP],
-            canvas=network.canvas,
-            settings=settings,
+            heads.semantic_logits,
+            heads.center_heatmap,
+            heads.offset_map,
+            canvas=metadata.canvas,
+            settings=metadata.merge,
         )
-        tracked = self._tracker.update(maps.panoptic, heads[keys.FRAME_OFFSET_MAP])
-        self._previous = canvas
+        tracked = self._tracker.update(maps.panoptic, outputs[keys.FRAME_OFFSET_MAP])
+        self._previous = pixels
         panoptic = undo(tracked.panoptic, placement)
         scores = None
         if self._with_scores:
-            logits = heads[keys.SEMANTIC_LOGITS]
-            scores = scores_of_things(network, maps, logits, placement, panoptic)
+            logits = outputs[keys.SEMANTIC_LOGITS]
+            scores = scores_of_things(self._canvas, maps, logits, placement, panoptic)
         return Predicted(
             semantic=undo(maps.semantic, placement), panoptic=panoptic, scores=scores
         )

@@ -5,6 +5,7 @@ view is brought back to the canvas; the heads of all views are averaged, and wha
 follows the network runs once, on the averages.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,13 @@ from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.resize import resize_bilinear as resize_batch
 from deeplab2_edge.layers.resize import scaled_side, strided_side
+from deeplab2_edge.model_file import OutputSpec
 from deeplab2_edge.models.build import aspp_pool_size, build_model
+from deeplab2_edge.models.engine import KerasEngine, load_engine
+from deeplab2_edge.models.inference import InferenceNetwork
 from deeplab2_edge.optional import require
 from deeplab2_edge.panoptic import resize_bilinear
+from deeplab2_edge.runtime.engine import Engine
 
 tf = require("tensorflow", extra="train")
 
@@ -34,54 +39,113 @@ class View:
     """Is one way to look at a canvas.
 
     Attributes:
-        model: The network, built for the size of this view.
+        network: Built for the size of this view.
+        size: That size, (height, width).
         is_flipped: Whether left and right are swapped.
     """
 
-    model: Any
+    network: Any
+    size: tuple[int, int]
     is_flipped: bool
 
-    def of(self, canvas: NDArray[np.generic]) -> Any:
-        """Gives what the network sees of a `[H, W, C]` canvas: `[1, h, w, C]`."""
-        seen = tf.cast(canvas[np.newaxis], tf.float32)
-        seen = resize_batch(seen, self.model.input_shape[1:3])
+    def of(self, picture: NDArray[np.generic]) -> Any:
+        """Gives what the network sees of `[H, W, C]`: `[1, h, w, C]`."""
+        seen = resize_batch(tf.cast(picture[np.newaxis], tf.float32), self.size)
         return tf.reverse(seen, [2]) if self.is_flipped else seen
 
 
-def views_of(
-    config: ExperimentOptions, checkpoint: str | Path, model: Any
-) -> tuple[View, ...]:
-    """Lists the views an experiment asks for: each scale, then the same mirrored.
+class AveragingEngine:
+    """Runs every view of a canvas and gives the averages of `average`.
+
+    Features for the next frame are those of each view; they mean nothing to others.
+
+    Args:
+        engine: The network at the size of the canvas.
+        views: One or more.
+    """
+
+    is_integer = False
+
+    def __init__(self, engine: KerasEngine, views: Sequence[View]) -> None:
+        self.views = tuple(views)
+        canvas = engine.metadata.canvas
+        self.metadata = dataclasses.replace(
+            engine.metadata,
+            outputs={
+                name: OutputSpec(name, (*canvas, spec.shape[-1]))
+                for name, spec in engine.metadata.outputs.items()
+            },
+        )
+        networks = {id(view.network): view.network for view in views}
+        self._functions = {
+            key: tf.function(network, autograph=False)
+            for key, network in networks.items()
+        }
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs the networks; see `runtime.engine.Engine`."""
+        heads: list[dict[str, NDArray[np.float32]]] = []
+        features: dict[str, list[Any]] = {}
+        for index, view in enumerate(self.views):
+            seen = {
+                name: _features(value, index, view.network.inputs[name].shape)
+                if name.startswith(keys.PREVIOUS_FEATURES)
+                else view.of(value)
+                for name, value in inputs.items()
+            }
+            outputs = self._functions[id(view.network)](seen)
+            heads.append({})
+            for name, value in outputs.items():
+                if name.startswith(keys.FEATURES):
+                    features.setdefault(name, []).append(value)
+                else:
+                    heads[-1][name] = value.numpy()[0]
+        return {**average(self.views, heads, self.metadata.canvas), **features}
+
+
+def load_evaluation_engine(
+    config: ExperimentOptions,
+    checkpoint: str | Path,
+    *,
+    canvas: Sequence[int] | None = None,
+) -> Engine:
+    """Loads a checkpoint as an experiment evaluates it.
 
     Args:
         config: `evaluator_options.eval_scales` (none means 1) and
             `add_flipped_images` count.
-        checkpoint: Weights of the networks of other scales.
-        model: The network at the size of the canvas, with its weights.
+        checkpoint: See `models.engine.load_engine`.
+        canvas: See `models.engine.load_engine`.
 
     Raises:
-        ConfigError: As `require_averageable`, or if a scale is too small for the
-            network.
+        CheckpointError: If the checkpoint does not fit the experiment.
+        ConfigError: As `load_engine` and `require_averageable`, or if a scale is too
+            small for the network.
     """
     require_averageable(config)
-    height, width = model.input_shape[1:3]
+    engine = load_engine(config, checkpoint, canvas=canvas)
     options = config.evaluator_options
+    scales = tuple(options.eval_scales) or (1.0,)
+    if scales == (1.0,) and not options.add_flipped_images:
+        return engine
+    height, width = engine.metadata.canvas
     views = []
-    for scale in options.eval_scales or (1.0,):
+    for scale in scales:
         size = scaled_side(height, scale), scaled_side(width, scale)
-        scaled = model
+        network = engine.network
         if size != (height, width):
-            scaled = build_model(
+            model = build_model(
                 config,
                 input_size=size,
                 batch_size=1,
                 pool_size=_pool_size(config, (height, width), scale),
             )
-            load_weights(scaled, checkpoint)
-        views.append(View(scaled, is_flipped=False))
+            load_weights(model, checkpoint)
+            network = InferenceNetwork(model, config)
+        views.append(View(network, size, is_flipped=False))
         if options.add_flipped_images:
-            views.append(View(scaled, is_flipped=True))
-    return tuple(views)
+            views.append(View(network, size, is_flipped=True))
+    return AveragingEngine(engine, views)
 
 
 def require_averageable(config: ExperimentOptions) -> None:
@@ -160,6 +224,11 @@ def _on_canvas(
         )
         found = found * np.array([dy, -dx if view.is_flipped else dx], np.float32)
     return found
+
+
+def _features(given: Any, view: int, shape: Any) -> Any:
+    """Gives the features of a view: its own, or none at the beginning of a video."""
+    return given[view] if isinstance(given, list) else tf.zeros(shape)
 
 
 def _pool_size(

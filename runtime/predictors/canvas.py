@@ -1,0 +1,120 @@
+"""What the predictors of all families share: an engine on its canvas, and the way back.
+
+Images are brought to the canvas, and the maps of the canvas back to the size of the
+image: padding is cut off, the rest is resized to the nearest pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge import keys
+from deeplab2_edge.metrics import segment_scores
+from deeplab2_edge.panoptic import (
+    Heads,
+    PanopticMaps,
+    class_probabilities,
+    resize_nearest,
+)
+from deeplab2_edge.runtime.engine import Engine
+from deeplab2_edge.runtime.preprocess import Placement, place_on_canvas
+from deeplab2_edge.runtime.timing import StageTimer
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Holds what a model says about one image, at the size of that image.
+
+    Attributes:
+        semantic: `[H, W]` int32 class ids.
+        panoptic: `[H, W]` int32, `class * label_divisor + instance`; of a semantic
+            model all instances are 0.
+        scores: Confidence of each segment, None if the model gives none.
+        depth: `[H, W]` float32 meters, None if the model predicts none.
+    """
+
+    semantic: NDArray[np.int32]
+    panoptic: NDArray[np.int32]
+    scores: Mapping[int, float] | None = None
+    depth: NDArray[np.float32] | None = None
+
+
+class CanvasEngine:
+    """Runs an engine on images of any size.
+
+    Args:
+        engine: Of any kind and family.
+
+    Attributes:
+        metadata: Of the model.
+        timer: Adds up what each stage takes until it is replaced.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.metadata = engine.metadata
+        self.timer = StageTimer()
+
+    def place(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Placement]:
+        """Brings an image of any size to the canvas, see `place_on_canvas`."""
+        with self.timer.stage("preprocess"):
+            return place_on_canvas(image, self.metadata.canvas, self.metadata.resize)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the network, see `Engine.run`."""
+        with self.timer.stage("network"):
+            return self._engine.run(inputs)
+
+
+def heads_of(outputs: Mapping[str, NDArray[np.float32]]) -> Heads:
+    """Picks what panoptic maps are made of from the outputs for one frame."""
+    return Heads(
+        semantic_logits=outputs[keys.SEMANTIC_LOGITS],
+        center_heatmap=outputs[keys.CENTER_HEATMAP][..., 0],
+        offset_map=outputs[keys.OFFSET_MAP],
+    )
+
+
+def undo(canvas_map: NDArray[Any], placement: Placement) -> NDArray[Any]:
+    """Brings a map of the canvas to the size of the image, by nearest pixels."""
+    height, width = placement.resized_size
+    return resize_nearest(canvas_map[:height, :width], placement.image_size)
+
+
+def scores_of_things(
+    canvas: CanvasEngine,
+    maps: PanopticMaps,
+    semantic_logits: NDArray[np.float32],
+    placement: Placement,
+    panoptic: NDArray[np.int32],
+) -> dict[int, float]:
+    """Gives the confidence of things: class probability times score of the center.
+
+    Args:
+        canvas: Of the maps.
+        maps: Of the canvas.
+        semantic_logits: `[h, w, C]` that they were made of.
+        placement: Where the image lies on the canvas.
+        panoptic: `[H, W]` at the size of the image; ids may be others than in `maps`.
+    """
+    metadata = canvas.metadata
+    probabilities = class_probabilities(
+        semantic_logits,
+        maps.panoptic // metadata.label_divisor,
+        thing_ids=metadata.thing_ids,
+    )
+    scores = segment_scores(
+        panoptic,
+        undo(probabilities, placement),
+        undo(maps.instance_scores, placement),
+        ignore_label=metadata.ignore_label,
+        label_divisor=metadata.label_divisor,
+    )
+    return {
+        label: score
+        for label, score in scores.items()
+        if label // metadata.label_divisor in metadata.thing_ids
+    }

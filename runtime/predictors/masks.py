@@ -1,0 +1,45 @@
+"""Predictions of MaX-DeepLab."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge import keys
+from deeplab2_edge.metrics import segment_scores
+from deeplab2_edge.panoptic import decode_masks
+from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
+
+
+class MaskPredictor:
+    """Decodes the masks of a mask transformer.
+
+    Args:
+        canvas: A MaX-DeepLab.
+    """
+
+    def __init__(self, canvas: CanvasEngine) -> None:
+        self._canvas = canvas
+
+    def __call__(self, image: NDArray[np.uint8]) -> Predicted:
+        """Segments a `[H, W, 3]` RGB image of any size."""
+        metadata = self._canvas.metadata
+        assert metadata.masks is not None
+        pixels, placement = self._canvas.place(image)
+        outputs = self._canvas.run({keys.IMAGE: pixels})
+        maps = decode_masks(
+            outputs[keys.PIXEL_SPACE_MASK_LOGITS],
+            outputs[keys.TRANSFORMER_CLASS_LOGITS],
+            canvas=metadata.canvas,
+            settings=metadata.masks,
+        )
+        panoptic = undo(maps.panoptic, placement)
+        return Predicted(
+            semantic=undo(maps.semantic, placement),
+            panoptic=panoptic,
+            scores=segment_scores(
+                panoptic,
+                undo(maps.semantic_scores, placement),
+                undo(maps.instance_scores, placement),
+                ignore_label=metadata.ignore_label,
+                label_divisor=metadata.label_divisor,
+            ),
+        )
