@@ -297,7 +297,7 @@ def _fuse(
                 activation="none",
                 defaults=defaults,
             )
-        summands.append(resize_to(x, size, f"{path}/_resize{number}"))
+        summands.append(resize_to(x, size, f"{path}/_resize{number}", defaults.resize))
     return tf_keras.layers.Add(name=f"{path}/_add")(summands)
 
 

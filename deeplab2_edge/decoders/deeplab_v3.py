@@ -100,7 +100,7 @@ def build_deeplab_v3_plus_decoder(
         defaults=defaults,
     )
     path = "deeplab_v3plus_fuse"
-    high = resize_like(high, low, f"{path}/_resize")
+    high = resize_like(high, low, f"{path}/_resize", defaults.resize)
     x = tf_keras.layers.Concatenate(name=f"{path}/_concat")([high, low])
     for index in (1, 2):
         x = separable_conv(

@@ -16,6 +16,7 @@ from deeplab2_edge.decoders.panoptic import build_head
 from deeplab2_edge.layers.conv import conv1d
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dual_path import MatMul
+from deeplab2_edge.layers.folding import affine
 from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
 
@@ -86,6 +87,11 @@ def build_mask_logits(
         activation="none",
     )
     pixels = _reshape(pixel_feature, (height * width, depth), "pixel_space_sequence")
+    if defaults.axial == "builtin":
+        x = NormalizedProduct(defaults, name="pixel_space_mask_product")(
+            [pixels, kernels]
+        )
+        return _reshape(x, (height, width, num_slots), keys.PIXEL_SPACE_MASK_LOGITS)
     x = MatMul(transpose_b=True, dtype="float32", name="pixel_space_mask_product")(
         [pixels, kernels]
     )
@@ -114,6 +120,26 @@ def build_class_logits(class_feature: Any, num_classes: int) -> Any:
         name="transformer_class_head/_conv",
     )(class_feature)
     return VoidPrior(dtype="float32", name=keys.TRANSFORMER_CLASS_LOGITS)(x)
+
+
+class NormalizedProduct(tf_keras.layers.Layer):  # type: ignore[misc]
+    """Is the product of pixels and kernels and its normalization, for inference.
+
+    The one scale of the normalization goes into the kernels, which are small.
+    """
+
+    def __init__(self, defaults: LayerDefaults, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm = batch_norm("pixel_space_mask_batch_norm", defaults)
+
+    def build(self, input_shape: Any) -> None:
+        self.norm.build((None, None, None, 1))
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        pixels, kernels = inputs
+        scale, shift = affine(self.norm)
+        return tf.matmul(pixels, kernels * scale, transpose_b=True) + shift
 
 
 @tf_keras.utils.register_keras_serializable(package="deeplab2_edge")

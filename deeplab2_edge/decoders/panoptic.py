@@ -63,7 +63,7 @@ def build_decoder(
                 "refines; list the low levels from coarse to fine, after feature_key"
             )
         skip = conv(skip, skip_path, low_level.channels_project, defaults=defaults)
-        x = resize_like(x, skip, f"{path}/_resize{index}")
+        x = resize_like(x, skip, f"{path}/_resize{index}", defaults.resize)
         x = tf_keras.layers.Concatenate(name=f"{path}/_concat{index}")([x, skip])
         x = _wide_conv(
             x,

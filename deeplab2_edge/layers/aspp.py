@@ -93,4 +93,4 @@ def _pooled_branch(
             window, strides=1, padding="valid", name=f"{path}/_window_mean"
         )(x)
     pooled = conv(pooled, f"{path}/_conv_bn_act", channels, defaults=defaults)
-    return resize_like(pooled, x, f"{path}/_resize")
+    return resize_like(pooled, x, f"{path}/_resize", defaults.resize)

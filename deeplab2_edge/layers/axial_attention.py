@@ -27,6 +27,7 @@ from deeplab2_edge.layers.attention import (
     RelativePositions,
     TermNormalization,
 )
+from deeplab2_edge.layers.axial_inference import FoldedAttention
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
@@ -158,7 +159,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         channels = int(input_shape[-1])
         # What shares a place on the axis: the heads and, for the height, the columns.
         columns = int(input_shape[2]) if self.axis == "height" else 1
-        self._num_fellows = columns * heads
+        self.num_fellows = columns * heads
         width = 2 * self.key_depth + self.value_depth
         self.qkv_kernel = self.add_weight(
             name="qkv_kernel",
@@ -202,6 +203,8 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         # The statistics of a batch include the queries that are dropped.
         stride = 1 if training else self.stride
         windows = _windows(length, self.options.span, stride)
+        if not training and self.defaults.axial == "builtin":
+            return FoldedAttention(self, windows)(inputs)
         projected = self._project(inputs, training)
         query, key, value = tf.split(
             projected, [self.key_depth, self.key_depth, self.value_depth], axis=-1
@@ -323,17 +326,17 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
             return x * tf.cast(channels, x.dtype)
 
         if self.options.use_content_similarity:
-            rows = _by_sequence(self._query_blocks(scaled(query), windows))
-            columns = _by_sequence(self._key_windows(key, windows))
+            rows = _by_sequence(self.query_blocks(scaled(query), windows))
+            columns = _by_sequence(self.key_windows(key, windows))
             terms.append(tf.matmul(rows, columns, transpose_b=True))
         if self.query_positions is not None:
             vectors = self._vectors(self.query_positions, windows, query.dtype)
-            rows = _by_position(self._query_blocks(scaled(query), windows))
+            rows = _by_position(self.query_blocks(scaled(query), windows))
             term = tf.matmul(rows, vectors, transpose_b=True)
             terms.append(tf.transpose(term, (1, 0, 2)))
         if self.key_positions is not None:
             vectors = self._vectors(self.key_positions, windows, key.dtype)
-            columns = _by_position(self._key_windows(scaled(key), windows))
+            columns = _by_position(self.key_windows(scaled(key), windows))
             term = tf.matmul(columns, vectors, transpose_b=True)
             terms.append(tf.transpose(term, (1, 2, 0)))
         return terms
@@ -341,10 +344,10 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
     def _retrieve(self, weights: Any, value: Any, windows: "_Windows") -> list[Any]:
         """Returns the terms `[P, queries, K, d]`; see `_along_axis`."""
         terms = []
-        fellows = self._num_fellows
+        fellows = self.num_fellows
         depth = self.value_depth // self.options.num_heads
         if self.options.retrieve_value_content:
-            columns = _by_sequence(self._key_windows(value, windows))
+            columns = _by_sequence(self.key_windows(value, windows))
             term = tf.matmul(weights, columns)
             term = tf.reshape(term, (-1, fellows, windows.rows, depth))
             terms.append(tf.transpose(term, (0, 2, 1, 3)))
@@ -436,9 +439,9 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         """
         length = x.shape[1 + _AXES.index(self.axis)]
         depth = x.shape[3] // self.options.num_heads
-        return tf.reshape(x, (-1, length, self._num_fellows, depth))
+        return tf.reshape(x, (-1, length, self.num_fellows, depth))
 
-    def _query_blocks(self, x: Any, windows: "_Windows") -> Any:
+    def query_blocks(self, x: Any, windows: "_Windows") -> Any:
         """Cuts a map into `[P blocks, rows, K, d]`."""
         x = self._along_axis(x)
         if windows.num_blocks == 1:
@@ -447,7 +450,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         x = tf.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
         return tf.reshape(x, (-1, windows.rows, *x.shape[2:]))
 
-    def _key_windows(self, x: Any, windows: "_Windows") -> Any:
+    def key_windows(self, x: Any, windows: "_Windows") -> Any:
         """Cuts a map into overlapping `[P blocks, width, K, d]`."""
         x = self._along_axis(x)
         if windows.num_blocks == 1:
@@ -471,7 +474,7 @@ class AxisAttention(tf_keras.layers.Layer):  # type: ignore[misc]
         """Combines `[X, rows, width]` with the mask of seen pairs."""
         assert windows.seen is not None
         pairs = windows.rows * windows.width
-        fellows = self._num_fellows
+        fellows = self.num_fellows
         blocks = tf.reshape(x, (-1, windows.num_blocks, fellows, pairs))
         seen = tf.constant(windows.seen.reshape(-1, 1, pairs), tf.float32)
         return tf.reshape(combine(blocks, seen), (-1, *x.shape[1:]))

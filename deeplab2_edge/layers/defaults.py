@@ -15,6 +15,11 @@ class LayerDefaults:
         hard_swish: `"fused"` for `x * relu6(x + 3) / 6`, which LiteRT turns into one
             HARD_SWISH op; `"decomposed"` for `(x / 6) * relu6(x + 3)`, which it keeps
             as ADD and MUL. The values are the same; see `activations`.
+        axial: Form of attention at inference, in all blocks and transformers:
+            `"einsum"` as in training, or `"builtin"`, the fewest ops, with everything
+            folded that can be; see `axial_inference`. The values are the same.
+        resize: `"native"`, one op for bilinear resizing, or `"matmul"`, two products
+            with constant matrices; see `layers.resize`. The values are the same.
         recompute: Keep only the inputs of each residual block during training and
             compute the rest again for the gradient: less memory, a third more time.
         position_stretch: Extent of the images the weights were trained on over that
@@ -27,5 +32,7 @@ class LayerDefaults:
     batch_norm_epsilon: float = 0.001
     synchronize_batch_norm: bool = False
     hard_swish: str = "fused"
+    axial: str = "einsum"
+    resize: str = "native"
     recompute: bool = False
     position_stretch: tuple[float, float] | None = None

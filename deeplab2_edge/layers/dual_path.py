@@ -12,6 +12,7 @@ from typing import Any
 from deeplab2_edge.layers.conv import conv1d
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import drop_path
+from deeplab2_edge.layers.dual_path_inference import FoldedDualPath
 from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
 
@@ -190,11 +191,15 @@ def dual_path_transformer(
 
     Returns:
         Pixels `[B, H, W, Cp]`, not activated (layer `<path>/_pixel_output`), and
-        memory `[B, N, Cm]`, activated (layer `<path>/_memory_output`).
+        memory `[B, N, Cm]`, activated (layer `<path>/_memory_output`). With
+        `axial="builtin"` the layer `<path>` gives both, and does not train.
 
     Raises:
         ValueError: If heads do not divide the widths.
     """
+    if defaults.axial == "builtin":
+        folded = FoldedDualPath(channels, options, defaults, name=path)
+        return tuple(folded([pixels, memory]))
     feedback = options.use_pixel2memory_feedback_attention
     height, width, pixel_channels = pixels.shape[1:]
     x = tf_keras.layers.ReLU(name=f"{path}/_pixel_activation")(pixels)

@@ -46,6 +46,8 @@ def build_model(
     pool_size: Sequence[int] | None = None,
     synchronize_batch_norm: bool = False,
     hard_swish: str = "fused",
+    axial: str = "einsum",
+    resize: str = "native",
     recompute: bool = False,
     precision: str = "float32",
     stretch_positions: bool = False,
@@ -63,6 +65,8 @@ def build_model(
             `aspp_pool_size`).
         synchronize_batch_norm: See `LayerDefaults`.
         hard_swish: See `LayerDefaults`.
+        axial: See `LayerDefaults`; `"builtin"` is for inference.
+        resize: See `LayerDefaults`.
         recompute: See `LayerDefaults`.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`. Variables,
             softmax, batch statistics and outputs stay float32.
@@ -86,6 +90,8 @@ def build_model(
         batch_norm_epsilon=solver.batchnorm_epsilon,
         synchronize_batch_norm=synchronize_batch_norm,
         hard_swish=hard_swish,
+        axial=axial,
+        resize=resize,
         recompute=recompute,
         position_stretch=(
             _position_stretch(config, input_size) if stretch_positions else None

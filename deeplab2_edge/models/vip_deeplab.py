@@ -253,7 +253,7 @@ def _depth(x: Any, options: HeadOptions, defaults: LayerDefaults) -> Any:
     """Predicts depth in meters at twice the resolution of the decoder."""
     size = [2 * side - 1 for side in x.shape[1:3]]
     logits = build_head(
-        ResizeBilinear(size, name="depth_head/_resize")(x),
+        ResizeBilinear(size, defaults.resize, name="depth_head/_resize")(x),
         "depth_head_without_last_layer",
         options,
         last_path="depth_head_last_layer",
