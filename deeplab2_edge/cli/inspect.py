@@ -5,6 +5,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.inspect_target import (
+    add_target_options,
+    check_target_options,
+    inspect_target,
+)
 
 if TYPE_CHECKING:
     from deeplab2_edge.model_file import ModelMetadata
@@ -15,8 +20,9 @@ examples:
   deeplab2-edge inspect model.tflite
   deeplab2-edge inspect model.tflite --json | jq .op_counts
   deeplab2-edge inspect downloads/resnet50_os32.tar.gz
+  deeplab2-edge inspect --target edgetpu model.tflite
 
-Neither needs TensorFlow.
+None of it needs TensorFlow.
 """
 
 # Of the longest label, `checkpoint sha256`, and two spaces.
@@ -42,11 +48,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"
     )
+    add_target_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Reads, verifies and describes the file."""
+    check_target_options(args)
+    if args.target:
+        return inspect_target(args)
     if not args.model.endswith(".tflite"):
         return _inspect_checkpoint(args.model, is_json=args.json)
     from pathlib import Path

@@ -176,7 +176,10 @@ def compare(check: Check, log: CompilerLog) -> list[Difference]:
     possible: Counter[str] = Counter()
     for judged in check.ops:
         predicted[judged.op.name] += judged.verdict is Verdict.MAPS
-        possible[judged.op.name] += judged.verdict is Verdict.UNKNOWN
+        possible[judged.op.name] += judged.verdict in (
+            Verdict.UNKNOWN,
+            Verdict.DEPENDS,
+        )
     mapped: Counter[str] = Counter()
     statuses: dict[str, list[str]] = {}
     for row in log.rows:

@@ -43,6 +43,7 @@ _INTEGERS = ("int8", "uint8")
 # same at four times the side, of which it did not (issue 31).
 RESIZE_MAPS_PIXELS = 128 * 128
 RESIZE_REFUSED_PIXELS = 512 * 512
+_RESIZE_RATIO = 4
 _SOFTMAX_ELEMENTS = 16_000
 # No limit is published; DeepLabv3 of 513x513 pixels maps, with tensors of this size.
 _LARGE_TENSOR_BYTES = 8 << 20
@@ -92,9 +93,10 @@ def check_edge_tpu(graph: Graph) -> Check:
     ops = judge(graph, _judge)
     cut = next((j.op.index for j in ops if _cuts(j, ops, graph)), None)
     if cut is not None:
-        ops = [
-            _behind(judged, cut) if judged.op.index > cut else judged for judged in ops
-        ]
+        ops = [_behind(j, cut) if j.op.index > cut else j for j in ops]
+    doubt = next((j.op.index for j in ops if j.verdict is Verdict.UNKNOWN), None)
+    if doubt is not None:
+        ops = [_in_doubt(j, doubt) if j.op.index > doubt else j for j in ops]
     return Check("edgetpu", graph, tuple(ops), _notes(graph, ops), cut)
 
 
@@ -283,9 +285,9 @@ def _reshape(op: Op) -> Judgement | None:
 
 def _resize(op: Op) -> Judgement | None:
     before, after = op.inputs[0], op.outputs[0]
-    if before is None or len(after.shape) != 4:
+    if before is None or len(before.shape) != 4 or len(after.shape) != 4:
         return falls_back("rank", "not an image")
-    pixels = _pixels(after)
+    pixels, ratio = _pixels(after), _ratio(before, after)
     text = f"{before.shape[1]}x{before.shape[2]} to {after.shape[1]}x{after.shape[2]}"
     advice = "a smaller canvas, or leave it to the host"
     if pixels >= RESIZE_REFUSED_PIXELS:
@@ -294,7 +296,20 @@ def _resize(op: Op) -> Judgement | None:
         return unknown(
             "resize-size", f"{text}: known to map up to 128x128 pixels", advice
         )
+    if ratio > _RESIZE_RATIO:
+        return unknown(
+            "resize-ratio",
+            f"{text}: known to map up to {_RESIZE_RATIO} times the side",
+            "convert with `--target edgetpu`, which spreads a single pixel by MUL",
+        )
     return None
+
+
+def _ratio(before: Tensor, after: Tensor) -> float:
+    """Returns how much larger the side that grows most becomes."""
+    pairs = zip(after.shape[1:3], before.shape[1:3], strict=True)
+    # Corners lie on corners: 5 pixels become 9, 17, ...
+    return max((large - 1) / max(small - 1, 1) for large, small in pairs)
 
 
 def _softmax(op: Op) -> Judgement | None:
@@ -400,6 +415,13 @@ def _behind(judged: JudgedOp, cut: int) -> JudgedOp:
     judgement = Judgement(
         Verdict.BEHIND, "partition", f"behind op {cut}, where the partition ends"
     )
+    return dataclasses.replace(judged, judgement=judgement)
+
+
+def _in_doubt(judged: JudgedOp, doubt: int) -> JudgedOp:
+    if judged.verdict is not Verdict.MAPS:
+        return judged
+    judgement = Judgement(Verdict.DEPENDS, "partition", f"if op {doubt} maps")
     return dataclasses.replace(judged, judgement=judgement)
 
 

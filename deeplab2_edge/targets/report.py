@@ -18,7 +18,15 @@ NAMES = {
     "gpu": "the GPU delegate",
     "edgetpu": "the Edge TPU",
 }
-_ORDER = (Verdict.FALLS_BACK, Verdict.UNKNOWN, Verdict.BEHIND, Verdict.MAPS)
+_ORDER = (
+    Verdict.FALLS_BACK,
+    Verdict.UNKNOWN,
+    Verdict.DEPENDS,
+    Verdict.BEHIND,
+    Verdict.MAPS,
+)
+# With these the reason of each group is told.
+_REASONED = _ORDER[:3]
 
 
 def check_document(check: Check) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def format_log(
 def _kind_rows(check: Check) -> list[list[str]]:
     groups: dict[tuple[Verdict, str, str], list[JudgedOp]] = defaultdict(list)
     for judged in check.ops:
-        reason = judged.judgement.reason if judged.verdict in _ORDER[:2] else ""
+        reason = judged.judgement.reason if judged.verdict in _REASONED else ""
         groups[judged.verdict, judged.op.name, reason].append(judged)
     ordered = sorted(groups.items(), key=lambda item: _rank(item[0], item[1]))
     rows = [["count", "op", "verdict", "first", "share", "why"]]

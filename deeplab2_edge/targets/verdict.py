@@ -10,10 +10,15 @@ from deeplab2_edge.targets.graph import Graph, Op
 
 
 class Verdict(enum.Enum):
-    """Says where an op will run."""
+    """Says where an op will run.
+
+    One that depends would map, but stands behind one of unknown fate; one behind the
+    cut would map, but stands behind one that falls back.
+    """
 
     MAPS = "maps"
     UNKNOWN = "unknown"
+    DEPENDS = "depends"
     FALLS_BACK = "falls back"
     BEHIND = "behind the cut"
 
@@ -135,8 +140,8 @@ class Check:
 
     @property
     def possible_share(self) -> float:
-        """The same with the ops whose fate is unknown."""
-        return self._share((Verdict.MAPS, Verdict.UNKNOWN))
+        """The same with the ops whose fate is unknown, and what depends on them."""
+        return self._share((Verdict.MAPS, Verdict.UNKNOWN, Verdict.DEPENDS))
 
     @property
     def num_partitions(self) -> int:

@@ -66,10 +66,12 @@ def mean(axes: list[int], channels: int = 4) -> bytes:
     )
 
 
-def resize(size: tuple[int, int], name: str = "RESIZE_BILINEAR") -> bytes:
-    half = tuple((side + 1) // 2 for side in size)
+def resize(
+    size: tuple[int, int], name: str = "RESIZE_BILINEAR", ratio: int = 2
+) -> bytes:
+    small = tuple((side + 1) // ratio for side in size)
     return one_op(
-        name, tensor(1, *half, 4), constant(size), tensor(1, *size, 4), version=2
+        name, tensor(1, *small, 4), constant(size), tensor(1, *size, 4), version=2
     )
 
 
@@ -157,6 +159,7 @@ def quantize(source: str) -> bytes:
         (resize((128, 128)), ""),
         (resize((129, 257)), "resize-size"),
         (resize((512, 512)), "resize-size"),
+        (resize((33, 65), ratio=33), "resize-ratio"),
         (resize((16, 16), "RESIZE_NEAREST_NEIGHBOR"), ""),
         (split(3), ""),
         (split(0), "batch"),
@@ -232,6 +235,22 @@ def test_conversions_at_the_ends_cut_nothing() -> None:
         Verdict.FALLS_BACK,
     ]
     assert check.first_cut is None and check.is_clean and check.mapped_share == 1
+
+
+def test_what_is_behind_an_op_of_unknown_fate_depends_on_it() -> None:
+    tensors = [tensor() for _ in range(4)] + [constant([0, 2, 1, 3])]
+    ops = [
+        OpSpec("TANH", [0], [1]),
+        OpSpec("TRANSPOSE", [1, 4], [2]),
+        OpSpec("TANH", [2], [3]),
+    ]
+    check = check_graph(model(tensors, ops, [0], [3]), "edgetpu")
+    assert [judged.verdict.value for judged in check.ops] == [
+        *("maps", "unknown", "depends")
+    ]
+    assert check.ops[2].judgement.reason == "if op 1 maps"
+    assert check.mapped_share == pytest.approx(1 / 3) and check.possible_share == 1
+    assert len(check.findings) == 1 and check.is_clean
 
 
 def test_parameters_are_measured_against_the_chip() -> None:
