@@ -14,6 +14,7 @@ Here every tensor keeps its buffer while it is measured, images that stand out a
 left out, and a quantile over the images, not over pixels, sets each range.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,21 +25,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.convert.float_graph import PIXEL_INPUTS, FloatGraph
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
-from deeplab2_edge.runtime.interpreter import default_threads
+from deeplab2_edge.runtime.engine import default_threads
+from deeplab2_edge.wording import counted
 
 tf = require("tensorflow", extra="convert")
 
 # Share of the images whose range a tensor covers. On the demo model 0.8 to 0.95 give
 # the same, 1 costs 2 dB of the class scores.
 QUANTILE = 0.9
+# What is tried where the quantile is chosen by measurement.
+QUANTILES = (0.8, 0.9, 0.95, 1.0)
 # An image is left out if some layer reaches this many times the median range.
 OUTLIER_FACTOR = 3.0
 # More than this share of all images is no exception but what the data is like.
 MAX_LEFT_OUT = 0.2
 # Below this many images a median says nothing.
 MIN_JUDGED = 8
+# Below this many images the user is told that ranges have not settled.
+FEW_IMAGES = 20
 
 # A range must not be empty, or its scale is 0.
 _SMALLEST_RANGE = 1e-6
@@ -46,6 +53,12 @@ _PIXEL_RANGE = (0.0, 255.0)
 _HEATMAP_RANGE = (0.0, 1.0)
 # The activation in front of the heatmap, see `export`.
 _RELU6_RANGE = (0.0, 6.0)
+_KEEPING_EXTREMES = frozenset(
+    {keys.OFFSET_MAP, keys.FRAME_OFFSET_MAP, keys.NEXT_OFFSET_MAP, keys.DEPTH_PRED}
+)
+_JOINS = frozenset({"ADD", "CONCATENATION"})
+
+Inputs = Mapping[str, NDArray[Any]] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -72,24 +85,45 @@ class Calibration:
         num_tensors: How many tensors have a range.
         outliers: What was left out, worst first.
         median_factor: Median over the images of their factor, see `Outlier`.
+        quantile: Share of the images whose range is covered.
+        plain_images: Names of images of a single color.
     """
 
     image_names: tuple[str, ...]
     num_tensors: int
     outliers: tuple[Outlier, ...]
     median_factor: float
+    quantile: float = QUANTILE
+    plain_images: tuple[str, ...] = ()
 
     @property
     def num_used(self) -> int:
         """Number of images that set the ranges."""
         return len(self.image_names) - len(self.outliers)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the images."""
+        notes = []
+        if len(self.image_names) < FEW_IMAGES:
+            images = counted(len(self.image_names), "image")
+            notes.append(
+                f"calibrated with {images}; ranges settle with {FEW_IMAGES} and more"
+            )
+        if self.plain_images:
+            count = counted(len(self.plain_images), "calibration image")
+            notes.append(
+                f"{count} of a single color, first {self.plain_images[0]}: they say "
+                "nothing about the ranges of real images"
+            )
+        return tuple(notes)
+
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
         return {
             "images": len(self.image_names),
             "used": self.num_used,
-            "quantile": QUANTILE,
+            "quantile": self.quantile,
             "outlier_factor": OUTLIER_FACTOR,
             "median_factor": round(self.median_factor, 3),
             "outliers": [
@@ -99,15 +133,32 @@ class Calibration:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Holds what samples did in a float graph.
+
+    Attributes:
+        image_names: Of the samples.
+        extremes: `[images, tensors, 2]`, smallest and largest value of every tensor
+            that needs a range.
+        plain_images: Names of samples whose picture is of a single color.
+    """
+
+    image_names: tuple[str, ...]
+    extremes: NDArray[np.float32]
+    plain_images: tuple[str, ...] = ()
+
+
 def calibrate(
-    graph: bytes, images: Iterable[tuple[str, NDArray[np.uint8]]]
+    graph: bytes, samples: Iterable[tuple[str, Inputs]], quantile: float = QUANTILE
 ) -> tuple[bytes, Calibration]:
     """Sets the ranges of a float graph that waits for quantization.
 
-    A range spans the quantiles `1 - QUANTILE` and `QUANTILE` over the images of the
-    smallest and largest value, and 0. Three are exceptions: pixels are 0 to 255, the
-    center heatmap 0 to 1, and offsets keep their extremes, since a cut offset sends a
-    pixel to another instance.
+    A range spans the quantiles `1 - quantile` and `quantile` over the images of the
+    smallest and largest value, and 0. Exceptions: pixels are 0 to 255, the center
+    heatmap 0 to 1, offsets and depth keep their extremes, since a cut offset sends a
+    pixel to another instance, and features that come back with the next frame have the
+    range they left with.
 
     Left out are images whose largest absolute value in some layer is more than
     `OUTLIER_FACTOR` times the median over the images; of all, at most `MAX_LEFT_OUT`,
@@ -118,26 +169,87 @@ def calibrate(
     Args:
         graph: Flatbuffer of the float graph, with a range on every tensor that needs
             one.
-        images: Names and canvases, uint8 `[H, W, 3]`.
+        samples: Names and inputs by name, without batch; or the canvas alone, uint8
+            `[H, W, 3]`, of a network that takes one image.
+        quantile: Share of the images whose range is covered.
 
     Returns:
         The flatbuffer with new ranges, and what set them.
 
     Raises:
-        DataError: If there are no images.
+        DataError: If there are no images, or they do not fit the inputs.
         ConversionError: If the network gives values that are not finite.
     """
-    network = _Network(bytearray(graph))
-    names, measured = network.measure(images)
+    network = FloatGraph(graph)
+    ranges, summary = ranges_of(network, measure(network, samples), quantile)
+    network.set_ranges(ranges)
+    return network.content, summary
+
+
+def measure(network: FloatGraph, samples: Iterable[tuple[str, Inputs]]) -> Measurement:
+    """Runs samples through a float graph and keeps the extremes of every tensor.
+
+    Args:
+        network: The graph.
+        samples: As `calibrate`.
+
+    Raises:
+        DataError: If there are no samples, or they do not fit the inputs.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interp")
+        interpreter = tf.lite.Interpreter(
+            model_content=network.content,
+            num_threads=default_threads(),
+            # Without this, and with delegates, tensors share or lose buffers.
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=(
+                tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
+        )
+    interpreter.allocate_tensors()
+    details = {d["index"]: d for d in interpreter.get_input_details()}
+    inputs = {name: details[index] for name, index in network.inputs.items()}
+    names, plain, rows = [], [], []
+    for name, sample in samples:
+        values = fit_inputs(name, sample, inputs)
+        names.append(name)
+        if is_plain(values):
+            plain.append(name)
+        for key, tensor in inputs.items():
+            interpreter.set_tensor(tensor["index"], values[key])
+        interpreter.invoke()
+        rows.append([_extremes(interpreter.tensor(i)()) for i in network.ranged])
+    if not rows:
+        raise DataError("there are no images to calibrate with")
+    return Measurement(tuple(names), np.asarray(rows, np.float32), tuple(plain))
+
+
+def ranges_of(
+    network: FloatGraph, measured: Measurement, quantile: float = QUANTILE
+) -> tuple[NDArray[np.float64], Calibration]:
+    """Chooses the range of every tensor of a float graph, see `calibrate`.
+
+    Returns:
+        Ranges `[tensors, 2]` in the order of `FloatGraph.ranged`, and what set them.
+
+    Raises:
+        ConversionError: If a value is not finite.
+    """
     ranges, summary = choose_ranges(
-        names,
-        measured,
-        [network.name(place) for place in range(len(network.indices))],
-        judged=network.judged,
-        exceptions=network.exceptions,
+        measured.image_names,
+        measured.extremes,
+        [network.layer_of(tensor) for tensor in network.ranged],
+        judged=_judged(network),
+        exceptions=_exceptions(network),
+        quantile=quantile,
     )
-    network.write_ranges(ranges)
-    return bytes(network.buffer), summary
+    place = {tensor: place for place, tensor in enumerate(network.ranged)}
+    for name, tensor in network.inputs.items():
+        given = network.heads.get(name.removeprefix("previous_"))
+        if given in place and tensor in place:
+            ranges[place[tensor]] = ranges[place[given]]
+    return ranges, dataclasses.replace(summary, plain_images=measured.plain_images)
 
 
 def choose_ranges(
@@ -191,105 +303,96 @@ def choose_ranges(
             for image in left_out
         ),
         median_factor=float(np.median(largest)),
+        quantile=quantile,
     )
 
 
-class _Network:
-    """Reads, runs and changes the flatbuffer of a float graph.
+def fit_inputs(
+    name: str, sample: Inputs, inputs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, NDArray[Any]]:
+    """Gives a sample the batch and the types that an interpreter wants.
 
-    Attributes:
-        buffer: The flatbuffer; ranges are overwritten in place.
-        indices: Tensors that have a range. All else counts positions in this list.
-        judged: Tensors that images are judged by.
-        exceptions: Ranges that do not follow the rule; None asks for the extremes.
+    Args:
+        name: Of the sample.
+        sample: As `calibrate`.
+        inputs: Details of the interpreter for each input.
+
+    Raises:
+        DataError: If an input is missing or has another shape.
     """
-
-    def __init__(self, buffer: bytearray) -> None:
-        from tensorflow.lite.python import schema_py_generated as schema
-
-        self.buffer = buffer
-        document = schema.Model.GetRootAs(buffer, 0)
-        self._graph = document.Subgraphs(0)
-        quantizations = (
-            self._graph.Tensors(i).Quantization()
-            for i in range(self._graph.TensorsLength())
-        )
-        self.indices = [
-            index
-            for index, quantization in enumerate(quantizations)
-            if quantization is not None and quantization.MinLength() == 1
-        ]
-        position = {index: place for place, index in enumerate(self.indices)}
-        codes = [
-            document.OperatorCodes(i).BuiltinCode()
-            for i in range(document.OperatorCodesLength())
-        ]
-        operators = [
-            self._graph.Operators(i) for i in range(self._graph.OperatorsLength())
-        ]
-        signature = document.SignatureDefs(0)
-        heads = {
-            signature.Outputs(i).Name().decode(): signature.Outputs(i).TensorIndex()
-            for i in range(signature.OutputsLength())
-        }
-        joins = {schema.BuiltinOperator.ADD, schema.BuiltinOperator.CONCATENATION}
-        self.judged = [position[index] for index in heads.values()] + [
-            position[operator.Outputs(0)]
-            for operator in operators
-            if codes[operator.OpcodeIndex()] in joins
-            and sum(i in position for i in operator.InputsAsNumpy()) > 1
-        ]
-        self.exceptions: dict[int, tuple[float, float] | None] = {
-            position[signature.Inputs(0).TensorIndex()]: _PIXEL_RANGE
-        }
-        if keys.OFFSET_MAP in heads:
-            self.exceptions[position[heads[keys.OFFSET_MAP]]] = None
-        if keys.CENTER_HEATMAP in heads:
-            heatmap = heads[keys.CENTER_HEATMAP]
-            self.exceptions[position[heatmap]] = _HEATMAP_RANGE
-            (bound,) = (o for o in operators if o.Outputs(0) == heatmap)
-            for index in bound.InputsAsNumpy():
-                if index in position:
-                    self.exceptions[position[int(index)]] = _RELU6_RANGE
-
-    def name(self, place: int) -> str:
-        """Returns the name of a tensor."""
-        return str(self._graph.Tensors(self.indices[place]).Name().decode())
-
-    def measure(
-        self, images: Iterable[tuple[str, NDArray[np.uint8]]]
-    ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-        """Runs images and gives their names and `[images, tensors, 2]` extremes."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interp")
-            interpreter = tf.lite.Interpreter(
-                model_content=bytes(self.buffer),
-                num_threads=default_threads(),
-                # Without this, and with delegates, tensors share or lose buffers.
-                experimental_preserve_all_tensors=True,
-                experimental_op_resolver_type=(
-                    tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-                ),
+    values = sample if isinstance(sample, Mapping) else {keys.IMAGE: sample}
+    fitted = {}
+    for key, tensor in inputs.items():
+        if key not in values:
+            raise DataError(
+                f"{name}: the network takes {key}, which is missing; there are "
+                f"{', '.join(sorted(values)) or 'none'}"
             )
-        interpreter.allocate_tensors()
-        pixels = interpreter.get_input_details()[0]["index"]
-        names = []
-        rows = []
-        for name, canvas in images:
-            names.append(name)
-            interpreter.set_tensor(pixels, canvas[np.newaxis].astype(np.float32))
-            interpreter.invoke()
-            rows.append([_extremes(interpreter.tensor(i)()) for i in self.indices])
-        if not rows:
-            raise DataError("there are no images to calibrate with")
-        return tuple(names), np.asarray(rows, np.float32)
+        value = np.asarray(values[key])
+        expected = tuple(int(side) for side in tensor["shape"][1:])
+        if value.shape != expected:
+            found = "x".join(map(str, value.shape))
+            raise DataError(
+                f"{name}: {key} is {found}; the network takes "
+                f"{'x'.join(map(str, expected))} (height x width x channels)"
+            )
+        fitted[key] = value[np.newaxis].astype(tensor["dtype"])
+    return fitted
 
-    def write_ranges(self, ranges: NDArray[np.float64]) -> None:
-        """Overwrites the ranges `[tensors, 2]` in the buffer."""
-        for index, (low, high) in zip(self.indices, ranges, strict=True):
-            quantization = self._graph.Tensors(index).Quantization()
-            quantization.MinAsNumpy()[0] = low
-            quantization.MaxAsNumpy()[0] = high
+
+def is_plain(values: Mapping[str, NDArray[Any]]) -> bool:
+    """Says whether a picture is of a single color."""
+    picture = values.get(keys.IMAGE)
+    return picture is not None and bool((picture == picture[:, :1, :1]).all())
+
+
+def _judged(network: FloatGraph) -> list[int]:
+    """Finds the places of the heads and of the tensors where branches meet."""
+    place = {tensor: place for place, tensor in enumerate(network.ranged)}
+    joins = [
+        op.outputs[0]
+        for op in network.ops
+        if op.kind in _JOINS and sum(t in place for t in op.inputs) > 1
+    ]
+    # A graph may give integers as well, which have no range.
+    return [place[t] for t in (*network.heads.values(), *joins) if t in place]
+
+
+def _exceptions(network: FloatGraph) -> dict[int, tuple[float, float] | None]:
+    """Finds ranges that do not follow the rule; None asks for the extremes."""
+    found: dict[int, tuple[float, float] | None] = {}
+    for name, tensor in network.inputs.items():
+        if name in PIXEL_INPUTS:
+            found[tensor] = _PIXEL_RANGE
+            for user in network.consumers.get(tensor, ()):
+                if network.ops[user].kind == "CAST":
+                    found[network.ops[user].outputs[0]] = _PIXEL_RANGE
+        elif name == keys.PREVIOUS_HEATMAP:
+            found[tensor] = _HEATMAP_RANGE
+    for name, tensor in network.heads.items():
+        if name in _KEEPING_EXTREMES:
+            found[tensor] = None
+        elif name == keys.CENTER_HEATMAP:
+            found |= _heatmap_ranges(network, tensor)
+    place = {tensor: place for place, tensor in enumerate(network.ranged)}
+    return {place[t]: fixed for t, fixed in found.items() if t in place}
+
+
+def _heatmap_ranges(
+    network: FloatGraph, heatmap: int
+) -> dict[int, tuple[float, float] | None]:
+    """Gives a heatmap that is bounded in the graph, see `export`, its full range."""
+    bound = network.producers.get(heatmap)
+    if bound is None:
+        return {}
+    before = [
+        t
+        for t in network.ops[bound].inputs
+        if t in network.producers and network.has_fused_relu6(network.producers[t])
+    ]
+    if not before:
+        return {}
+    return {heatmap: _HEATMAP_RANGE, **dict.fromkeys(before, _RELU6_RANGE)}
 
 
 def _extremes(values: NDArray[np.float32]) -> tuple[float, float]:

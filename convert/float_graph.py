@@ -92,7 +92,7 @@ class FloatGraph:
             if tensor.Quantization() is not None
             and tensor.Quantization().MinLength() == 1
         ]
-        kinds = _op_kinds(document, schema.BuiltinOperator)
+        kinds = op_kinds(document)
         self.ops = tuple(
             self._op(kinds, self._graph.Operators(i))
             for i in range(self._graph.OperatorsLength())
@@ -121,11 +121,18 @@ class FloatGraph:
         """Returns the name of a tensor."""
         return str(self._tensors[tensor].Name().decode())
 
+    def dtype(self, tensor: int) -> np.dtype[Any]:
+        """Returns the type of the values of a tensor, float32 or uint8."""
+        from tensorflow.lite.python import schema_py_generated as schema
+
+        is_bytes = self._tensors[tensor].Type() == schema.TensorType.UINT8
+        return np.dtype(np.uint8 if is_bytes else np.float32)
+
     def layer_of(self, tensor: int) -> str:
         """Returns the path of the layer a tensor comes from; of a head, its name."""
         for head, index in self.heads.items():
             if index == tensor:
-                return head
+                return str(head)
         producer = self.producers.get(tensor)
         return self.name(tensor) if producer is None else self.ops[producer].layer
 
@@ -175,10 +182,12 @@ class FloatGraph:
         )
 
 
-def _op_kinds(document: Any, builtins: Any) -> list[str]:
-    names = {
-        code: name for name, code in vars(builtins).items() if not name.startswith("_")
-    }
+def op_kinds(document: Any) -> list[str]:
+    """Returns the builtin name of each operator code of a flatbuffer."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    builtins = vars(schema.BuiltinOperator).items()
+    names = {code: name for name, code in builtins if not name.startswith("_")}
     codes = [document.OperatorCodes(i) for i in range(document.OperatorCodesLength())]
     return [names[max(c.BuiltinCode(), c.DeprecatedBuiltinCode())] for c in codes]
 

@@ -19,6 +19,10 @@ INT16X8 = "int16x8"
 TFLITE = "tflite"
 ONNX = "onnx"
 
+# Engines of static quantization: the TensorFlow converter's and ai-edge-quantizer.
+AI_EDGE = "ai-edge"
+QUANTIZERS = (TFLITE, AI_EDGE)
+
 
 @dataclass(frozen=True)
 class Mode:
