@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deeplab2_edge.convert.calibration import Calibration, calibrate
     from deeplab2_edge.convert.modes import MODE_NAMES
-    from deeplab2_edge.convert.pipeline import (
-        ConversionOptions,
-        ConversionResult,
-        DropLimit,
-        convert_checkpoint,
-    )
+    from deeplab2_edge.convert.options import ConversionOptions, DropLimit
+    from deeplab2_edge.convert.pipeline import ConversionResult, convert_checkpoint
     from deeplab2_edge.convert.tflite import ConvertedGraph, convert_model
     from deeplab2_edge.convert.verification import (
         METRICS,
@@ -28,10 +24,10 @@ _PUBLIC = {
     "MODE_NAMES": "modes",
     "METRICS": "verification",
     "Calibration": "calibration",
-    "ConversionOptions": "pipeline",
+    "ConversionOptions": "options",
     "ConversionResult": "pipeline",
     "ConvertedGraph": "tflite",
-    "DropLimit": "pipeline",
+    "DropLimit": "options",
     "Verification": "verification",
     "calibrate": "calibration",
     "convert_checkpoint": "pipeline",

@@ -75,7 +75,7 @@ class Forms:
         """Returns a copy with some forms changed."""
         return dataclasses.replace(self, **forms)
 
-    def build_options(self) -> Mapping[str, str]:
+    def build_options(self) -> Mapping[str, Any]:
         """Returns the keyword arguments of `models.build_model` for these forms."""
         return {
             "hard_swish": self.hard_swish,

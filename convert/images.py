@@ -37,6 +37,7 @@ def open_data(
     calibration_images: int,
     verification_data: str | None,
     verification_images: int,
+    in_order: bool = False,
 ) -> tuple[ImageSet | None, ImageSet]:
     """Opens images for calibration and verification.
 
@@ -51,19 +52,24 @@ def open_data(
         verification_data: What `open_samples` takes, None for scenes of the
             synthetic world.
         verification_images: Most images to verify with.
+        in_order: Take the first images as they come, not a choice of all: frames of
+            videos.
 
     Raises:
         DataError: If there are no images.
     """
     calibration = None
     if calibration_data is not None:
-        calibration = _pick(calibration_data, info, calibration_images, canvas)
+        calibration = _pick(
+            calibration_data, info, calibration_images, canvas, in_order=in_order
+        )
     verification = _pick(
         verification_data or f"{SYNTHETIC}:val",
         info,
         verification_images,
         canvas,
         avoid=calibration.samples if calibration else (),
+        in_order=in_order,
     )
     return calibration, verification
 
@@ -74,6 +80,8 @@ def _pick(
     count: int,
     canvas: tuple[int, int],
     avoid: Sequence[SampleLike] = (),
+    *,
+    in_order: bool = False,
 ) -> ImageSet:
     """Picks samples evenly, those to avoid only if there are no others."""
     names = {sample.name for sample in avoid}
@@ -88,7 +96,8 @@ def _pick(
     if count < len(samples):
         # Scenes are independent; the images of a folder may be frames of one drive.
         picks = np.linspace(0, len(samples) - 1, count).round().astype(int)
-        samples = [samples[i] for i in (range(count) if is_synthetic else picks)]
+        is_first = is_synthetic or in_order
+        samples = [samples[i] for i in (range(count) if is_first else picks)]
     has_labels = found.info.label_difference(info) is None
     notes: tuple[str, ...] = ()
     if not has_labels and found.info.num_classes > 1:

@@ -1,5 +1,6 @@
 """The whole conversion: from a checkpoint to a verified model file."""
 
+import itertools
 import json
 import os
 import re
@@ -17,18 +18,26 @@ from deeplab2_edge import assets, checkpoints, keys
 from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
-from deeplab2_edge.convert.calibration import Calibration
+from deeplab2_edge.convert.calibration import Calibration, Inputs
+from deeplab2_edge.convert.export import ExportedGraph, export_graph
+from deeplab2_edge.convert.forms import Forms, forms_for
 from deeplab2_edge.convert.images import ImageSet, open_data
+from deeplab2_edge.convert.modes import find_mode
+from deeplab2_edge.convert.options import (
+    ConversionOptions,
+    DropLimit,
+    check_limits,
+    check_options,
+)
 from deeplab2_edge.convert.provenance import describe_provenance
 from deeplab2_edge.convert.quiet import quiet_native_notes
+from deeplab2_edge.convert.recording import Recorder
 from deeplab2_edge.convert.tflite import (
-    INT8,
-    QUANTIZATIONS,
     ConvertedGraph,
-    convert_model,
-    hard_swish_form,
+    convert_graph,
+    is_for_integers,
 )
-from deeplab2_edge.convert.verification import METRICS, Verification, verify
+from deeplab2_edge.convert.verification import Verification, verify
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.errors import (
     CheckpointError,
@@ -38,10 +47,12 @@ from deeplab2_edge.errors import (
     UsageError,
 )
 from deeplab2_edge.experiments import find_config
-from deeplab2_edge.families import family_of
+from deeplab2_edge.families import MOTION, TWO_FRAMES, abilities_of, family_of
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.model_file import (
     MAX_CANVAS_PIXELS,
+    ONNX,
+    TFLITE,
     Golden,
     ModelFile,
     ModelMetadata,
@@ -52,10 +63,12 @@ from deeplab2_edge.model_file import (
 from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import KerasEngine, dataset_of
 from deeplab2_edge.progress import progress
-from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
+from deeplab2_edge.runtime.predictors import CanvasEngine
 from deeplab2_edge.runtime.preprocess import place_on_canvas
-from deeplab2_edge.samples import SYNTHETIC
+from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+from deeplab2_edge.samples import SYNTHETIC, video_of
 from deeplab2_edge.wording import counted
 
 REPORT_SUFFIX = ".report.json"
@@ -63,53 +76,6 @@ REPORT_SUFFIX = ".report.json"
 _FEW_IMAGES = 20
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
-
-
-@dataclass(frozen=True)
-class DropLimit:
-    """Says how much a metric may get worse.
-
-    Attributes:
-        metric: One of `METRICS`.
-        points: Percentage points.
-    """
-
-    metric: str
-    points: float
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """Says what to convert and how.
-
-    Attributes:
-        checkpoint: What `checkpoints.resolve_checkpoint` takes; `demo` is shipped.
-        config: The experiment's file; by default `config.textproto` beside the
-            checkpoint.
-        quantization: One of `QUANTIZATIONS`.
-        canvas: (height, width) of the input; by default the evaluation crop.
-        output: The model file; by default a name made of model, canvas and
-            quantization, in the working folder.
-        calibration_data: What `open_samples` takes; needed for `int8` unless the
-            checkpoint is `demo`.
-        calibration_images: Most images to calibrate with.
-        verification_data: What `open_samples` takes; by default the calibration data
-            (other images of it, if there are enough), else scenes of the synthetic
-            world.
-        verification_images: Most images to verify with.
-        drop_limits: Refuse to write a file that is worse.
-    """
-
-    checkpoint: str = assets.DEMO_CHECKPOINT
-    config: str | None = None
-    quantization: str = "none"
-    canvas: tuple[int, int] | None = None
-    output: str | os.PathLike[str] | None = None
-    calibration_data: str | None = None
-    calibration_images: int = 100
-    verification_data: str | None = None
-    verification_images: int = 8
-    drop_limits: Sequence[DropLimit] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +228,7 @@ class _Source:
     """Is the float model that is converted.
 
     Attributes:
-        engine: With the weights of the checkpoint.
+        engine: With the weights of the checkpoint, in the forms it was trained in.
         unused: Variables of the checkpoint that it does not have.
     """
 
@@ -272,10 +238,10 @@ class _Source:
 
 def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
     """Finds all that can be wrong before anything takes long."""
-    _check_options(options)
+    check_options(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
-    family_of(config)
+    check_limits(options, family_of(config))
     calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
@@ -290,6 +256,7 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
         calibration_images=options.calibration_images,
         verification_data=options.verification_data or options.calibration_data,
         verification_images=options.verification_images,
+        in_order=abilities_of(config).keeps_ids,
     )
     return _Job(
         options, prefix, config, canvas, output, calibration, verification, quiet
@@ -299,12 +266,7 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
 def _load_source(job: _Job) -> _Source:
     checkpoint = job.options.checkpoint
     with quiet_native_notes():
-        model = build_model(
-            job.config,
-            input_size=job.canvas,
-            batch_size=1,
-            hard_swish=hard_swish_form(job.options.quantization),
-        )
+        model = build_model(job.config, input_size=job.canvas, batch_size=1)
         loaded = checkpoints.load_weights(model, checkpoint)
     _check_weights(model, job.prefix)
     provenance = describe_provenance(job.config, checkpoint, job.prefix)
@@ -312,14 +274,43 @@ def _load_source(job: _Job) -> _Source:
     return _Source(engine, loaded.unexpected)
 
 
-def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]:
-    quantization = job.options.quantization
-    float_metadata = source.engine.metadata
-    canvases = _canvases(job.calibration, float_metadata, job.quiet)
-    converted = convert_model(
-        source.engine.network.model, quantization, calibration=canvases
+def _export(job: _Job, source: _Source) -> ExportedGraph:
+    """Traces the network in the forms of the target."""
+    options = job.options
+    forms = forms_for(options.target, options.quantization)
+    model = source.engine.network.model
+    if forms.build_options() != Forms().build_options():
+        with quiet_native_notes():
+            model = build_model(
+                job.config,
+                input_size=job.canvas,
+                batch_size=1,
+                **forms.build_options(),
+            )
+            checkpoints.load_weights(model, options.checkpoint)
+    return export_graph(
+        model,
+        job.config,
+        for_integers=options.file_format == TFLITE
+        and is_for_integers(options.quantization),
+        forms=forms,
     )
-    metadata = describe_converted(float_metadata, converted, quantization)
+
+
+def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]:
+    options = job.options
+    exported = _export(job, source)
+    samples = calibration_inputs(source.engine, job.calibration, quiet=job.quiet)
+    if options.file_format == ONNX:
+        # Its tools are an extra that TFLite files do not need.
+        from deeplab2_edge.convert.onnx import convert_to_onnx as convert
+    else:
+        convert = convert_graph
+    converted = convert(exported, options.quantization, calibration=samples)
+    metadata = describe_converted(
+        source.engine.metadata, converted, options.quantization
+    )
+    metadata = replace(metadata, target=options.target)
     if job.calibration is not None and converted.calibration is not None:
         metadata = _with_calibration(metadata, job.calibration, converted.calibration)
     return converted, metadata
@@ -334,18 +325,21 @@ def _write_verified(
         The metadata as written, and how the file compares with its source.
     """
     images = job.verification
-    with atomic_write(job.output) as temporary, quiet_native_notes():
-        golden = _make_golden(converted, metadata, images.samples[0])
-        metadata = write_model_file(temporary, converted.graph, metadata, golden)
+    engine = open_engine(ModelFile(converted.graph, metadata))
+    with quiet_native_notes():
         verification = verify(
             source.engine,
-            open_engine(read_model_file(temporary)),
+            engine,
             images.samples,
             location=images.location,
             labels_of=dataset_of(job.config) if images.has_labels else None,
             quiet=job.quiet,
         )
         _check_drop(verification, job.options.drop_limits, job.output)
+        golden = _make_golden(engine, images.samples[0])
+    with atomic_write(job.output) as temporary:
+        metadata = write_model_file(temporary, converted.graph, metadata, golden)
+        read_model_file(temporary)  # what is written can be read
     return metadata, verification
 
 
@@ -372,37 +366,18 @@ def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_options(options: ConversionOptions) -> None:
-    if options.quantization not in QUANTIZATIONS:
-        raise UsageError(
-            f"--quantize is {options.quantization!r}; must be "
-            f"{', '.join(QUANTIZATIONS)}"
-        )
-    for name, count in (
-        ("--calibration-images", options.calibration_images),
-        ("--verify-images", options.verification_images),
-    ):
-        if count < 1:
-            raise UsageError(f"{name} is {count}; must be at least 1")
-    for limit in options.drop_limits:
-        if limit.metric not in METRICS or not limit.points >= 0:
-            raise UsageError(
-                f"--max-drop is {limit.points}{limit.metric}; must be points of "
-                f"{' or '.join(METRICS)}, for example 1.0pq"
-            )
-
-
 def _calibration_data(options: ConversionOptions) -> str | None:
     """Says where calibration images come from, None if none are needed."""
-    if options.quantization != INT8:
+    if not find_mode(options.quantization).needs_calibration:
         return None
     if options.calibration_data is not None:
         return options.calibration_data
     if options.checkpoint == assets.DEMO_CHECKPOINT:
         return f"{SYNTHETIC}:train"
     raise UsageError(
-        "--quantize int8 needs --calibration-data: a folder with 50 to 200 images "
-        "like those the model will see, or record files; labels are not needed. "
+        f"--quantize {options.quantization} needs --calibration-data: a folder with "
+        "50 to 200 images like those the model will see, or record files; labels are "
+        "not needed. "
         "Without such images use --quantize dynamic"
     )
 
@@ -427,7 +402,9 @@ def _default_output(
         name = assets.DEMO_CHECKPOINT
     elif not re.fullmatch(r"[\w.-]+", name):  # missing, or a placeholder
         name = Path(prefix).name
-    return f"{name}_{canvas[0]}x{canvas[1]}_{options.quantization}.tflite"
+    return (
+        f"{name}_{canvas[0]}x{canvas[1]}_{options.quantization}.{options.file_format}"
+    )
 
 
 def _check_output(location: str | os.PathLike[str]) -> Path:
@@ -446,22 +423,24 @@ def describe_converted(
     Args:
         metadata: Of the float model.
         converted: The graph.
-        quantization: One of `QUANTIZATIONS`.
+        quantization: One of `modes.MODE_NAMES`.
     """
-    is_integer = quantization == INT8
+    merge = metadata.merge
+    if merge is not None:
+        # Integer peaks are flat; without this each would be several centers.
+        has_plateaus = find_mode(quantization).has_integer_heads
+        merge = replace(merge, merge_plateaus=has_plateaus)
     return replace(
         metadata,
         inputs={
-            keys.IMAGE: replace(metadata.inputs[keys.IMAGE], name=converted.input_name)
+            name: replace(metadata.inputs[name], name=tensor)
+            for name, tensor in converted.input_names.items()
         },
         outputs={
-            head: replace(metadata.outputs[head], name=name)
-            for head, name in converted.output_names.items()
+            head: replace(metadata.outputs[head], name=tensor)
+            for head, tensor in converted.output_names.items()
         },
-        # Integer peaks are flat; without this each would be several centers.
-        merge=None
-        if metadata.merge is None
-        else replace(metadata.merge, merge_plateaus=is_integer),
+        merge=merge,
         quantization=quantization,
     )
 
@@ -478,35 +457,50 @@ def _with_calibration(
     return replace(metadata, provenance={**metadata.provenance, "calibration": summary})
 
 
-def _canvases(
-    images: ImageSet | None, metadata: ModelMetadata, quiet: bool
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Gives names and canvases, as a device sees them."""
+def calibration_inputs(
+    engine: KerasEngine, images: ImageSet | None, *, quiet: bool
+) -> Iterator[tuple[str, Inputs]]:
+    """Gives what a network sees of images, as devices give it to them.
+
+    Frames of videos go through the float network one after the other, since what it
+    says of one is an input with the next.
+
+    Args:
+        engine: The float model.
+        images: The images; None gives nothing.
+        quiet: Report no progress.
+    """
     samples = images.samples if images else ()
-    for sample in progress(
-        samples, total=len(samples), label="calibrating", quiet=quiet
-    ):
-        canvas, _ = place_on_canvas(
-            sample.load_image(), metadata.canvas, metadata.resize
-        )
-        yield sample.name, canvas
+    steps = progress(samples, total=len(samples), label="calibrating", quiet=quiet)
+    if engine.metadata.family not in (MOTION, TWO_FRAMES):
+        canvas = CanvasEngine(engine)
+        for sample in steps:
+            pixels, _ = canvas.place(sample.load_image())
+            yield sample.name, {keys.IMAGE: pixels}
+        return
+    for _, video in itertools.groupby(steps, key=video_of):
+        frames = list(video)
+        recorder = Recorder(engine)
+        clip = PanopticSegmenter(recorder).segment_video(s.load_image() for s in frames)
+        names = (sample.name for sample in frames)
+        for _ in clip:
+            for inputs in recorder.take_inputs():
+                yield next(names), inputs
 
 
-def _make_golden(
-    converted: ConvertedGraph, metadata: ModelMetadata, sample: SampleLike
-) -> Golden | None:
+def _make_golden(engine: Engine, sample: SampleLike) -> Golden | None:
     """Runs the new graph once; the device can then check that it computes the same."""
+    metadata = engine.metadata
     if metadata.canvas[0] * metadata.canvas[1] > _MAX_GOLDEN_PIXELS:
         return None
-    canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
-    # Sixteen grey levels test as well as 256, and compress to a fifth.
-    canvas = canvas // 16 * 16
     inputs: dict[str, NDArray[Any]] = {
         name: np.zeros(spec.shape, np.uint8 if is_picture(name) else np.float32)
         for name, spec in metadata.inputs.items()
     }
-    inputs[keys.IMAGE] = canvas
-    return Golden(inputs, open_engine(ModelFile(converted.graph, metadata)).run(inputs))
+    canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
+    # Sixteen grey levels test as well as 256, and compress to a fifth.
+    inputs[keys.IMAGE] = canvas // 16 * 16
+    return Golden(inputs, engine.run(inputs))
 
 
 def _check_drop(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.convert.recording import Recorder
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
@@ -196,7 +197,7 @@ def verify(
     ):
         raise UsageError("only models of equal canvas and classes can be compared")
     comparison = _Comparison(converted.metadata)
-    runs = _Recorder(source), _Recorder(converted)
+    runs = Recorder(source), Recorder(converted)
     steps = iter(progress(samples, total=len(samples), label="verifying", quiet=quiet))
     for _, video in itertools.groupby(samples, key=video_of):
         frames = list(video)
@@ -206,9 +207,10 @@ def verify(
         )
         for sample, *results in zip(frames, *clips, strict=True):
             next(steps, None)
-            for run, label in zip(runs, ("float", "converted"), strict=True):
-                _check_finite(run.outputs, label, sample.name)
-            for expected, found in zip(*(run.take() for run in runs), strict=True):
+            outputs = [run.take_outputs() for run in runs]
+            for of_run, label in zip(outputs, ("float", "converted"), strict=True):
+                _check_finite(of_run, label, sample.name)
+            for expected, found in zip(*outputs, strict=True):
                 comparison.add_outputs(expected, found)
             comparison.add_centers(runs)
             comparison.add_maps(results[0], results[1])
@@ -271,34 +273,6 @@ def format_verification(report: Verification, label: str) -> str:
     return "\n".join(lines)
 
 
-class _Recorder:
-    """Is an engine that remembers its outputs.
-
-    Attributes:
-        outputs: Of every run that was not taken yet.
-        last: Of the last run.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.is_integer = engine.is_integer
-        self.outputs: list[dict[str, NDArray[Any]]] = []
-        self.last: dict[str, NDArray[Any]] = {}
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        return self._engine.metadata
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        self.last = self._engine.run(inputs)
-        self.outputs.append(self.last)
-        return self.last
-
-    def take(self) -> list[dict[str, NDArray[Any]]]:
-        taken, self.outputs = self.outputs, []
-        return taken
-
-
 @dataclass
 class _Comparison:
     """Adds up the differences of two models over images."""
@@ -352,7 +326,7 @@ class _Comparison:
             stride = (self.metadata.canvas[0] - 1) / (classes.shape[0] - 1)
             self.worst_offset_px = max(self.worst_offset_px, length * stride)
 
-    def add_centers(self, runs: Sequence[_Recorder]) -> None:
+    def add_centers(self, runs: Sequence[Recorder]) -> None:
         for index, run in enumerate(runs):
             settings = run.metadata.merge
             heatmap = run.last.get(keys.CENTER_HEATMAP)

@@ -6,13 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
+from deeplab2_edge.convert.forms import TARGETS
+from deeplab2_edge.convert.modes import MODE_NAMES, MODES
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.convert import ConversionResult, DropLimit
 
-_QUANTIZATIONS = ("none", "fp16", "dynamic", "int8")
+_LIMIT = r"(\d+(?:\.\d*)?|\.\d+)\s*(pq|miou|stq|depth)"
 _EXAMPLES = """\
 examples:
   deeplab2-edge convert --quantize int8
@@ -35,8 +37,8 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "convert",
         help="convert a checkpoint to a model file for devices",
-        description="Converts a checkpoint to a TFLite file that carries everything "
-        "the runtime needs, and compares it with the float model.",
+        description="Converts a checkpoint to a TFLite or ONNX file that carries "
+        "everything the runtime needs, and compares it with the float model.",
         examples=_EXAMPLES,
     )
     parser.add_argument(
@@ -52,13 +54,22 @@ def add_parser(subparsers: Any) -> None:
         help="text-format experiment of the checkpoint, or the name of a shipped "
         "recipe; default: config.textproto beside it",
     )
-    parser.add_argument("--format", choices=("tflite",), default="tflite")
+    parser.add_argument(
+        "--format",
+        choices=("tflite", "onnx"),
+        help="default: what --target and the name of --output say, else tflite",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="cpu",
+        help="write the graph in ops that are good there (default: cpu)",
+    )
     parser.add_argument(
         "--quantize",
-        choices=_QUANTIZATIONS,
+        choices=MODE_NAMES,
         default="none",
-        help="none: float32; fp16: half the size; dynamic: int8 weights; int8: "
-        "integers throughout, smallest and fastest (default: none)",
+        help="; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()),
     )
     parser.add_argument(
         "--input-size",
@@ -101,7 +112,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="default: MODEL_HxW_QUANTIZATION.tflite in the working folder",
+        help="default: MODEL_HxW_QUANTIZATION.FORMAT in the working folder",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -117,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         ConversionOptions(
             checkpoint=args.checkpoint,
             config=args.config,
+            format=args.format,
+            target=args.target,
             quantization=args.quantize,
             canvas=args.input_size,
             output=args.output,
@@ -159,7 +172,9 @@ def _print(result: "ConversionResult") -> None:
 
 
 def _drop_limit(text: str) -> "DropLimit":
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(pq|miou)", text.strip().lower())
+    match = re.fullmatch(
+        r"(\d+(?:\.\d*)?|\.\d+)\s*(pq|miou|stq|depth)", text.strip().lower()
+    )
     if match is None:
         raise UsageError(
             f"--max-drop is {text!r}; expected points and a metric, for example "

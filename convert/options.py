@@ -1,0 +1,141 @@
+"""What a conversion is asked for."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deeplab2_edge import assets
+from deeplab2_edge.convert import modes
+from deeplab2_edge.convert.forms import CPU, TARGETS
+from deeplab2_edge.convert.forms import ONNX as ONNX_TARGET
+from deeplab2_edge.errors import UsageError
+from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
+from deeplab2_edge.model_file import ONNX, TFLITE
+
+FORMATS = (TFLITE, ONNX)
+
+# What can be lost by a conversion, by family.
+LIMITED_METRICS = {
+    SEMANTIC: ("miou",),
+    PANOPTIC: ("pq", "miou"),
+    MASKS: ("pq", "miou"),
+    MOTION: ("pq", "miou", "stq"),
+    TWO_FRAMES: ("pq", "miou", "stq", "depth"),
+}
+
+
+@dataclass(frozen=True)
+class DropLimit:
+    """Says how much a metric may get worse.
+
+    Attributes:
+        metric: One of `verification.METRICS`.
+        points: Percentage points.
+    """
+
+    metric: str
+    points: float
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """Says what to convert and how.
+
+    Attributes:
+        checkpoint: What `checkpoints.resolve_checkpoint` takes; `demo` is shipped.
+        config: The experiment's file; by default `config.textproto` beside the
+            checkpoint.
+        format: `tflite` or `onnx`; by default what `target` and `output` say.
+        target: One of `forms.TARGETS`: what the graph is written for.
+        quantization: One of `modes.MODE_NAMES`.
+        canvas: (height, width) of the input; by default the evaluation crop.
+        output: The model file; by default a name made of model, canvas and
+            quantization, in the working folder.
+        calibration_data: What `open_samples` takes; needed for static quantization
+            unless the checkpoint is `demo`.
+        calibration_images: Most images to calibrate with.
+        verification_data: What `open_samples` takes; by default the calibration data
+            (other images of it, if there are enough), else scenes of the synthetic
+            world.
+        verification_images: Most images to verify with.
+        drop_limits: Refuse to write a file that is worse.
+    """
+
+    checkpoint: str = assets.DEMO_CHECKPOINT
+    config: str | None = None
+    format: str | None = None
+    target: str = CPU
+    quantization: str = modes.NONE
+    canvas: tuple[int, int] | None = None
+    output: str | os.PathLike[str] | None = None
+    calibration_data: str | None = None
+    calibration_images: int = 100
+    verification_data: str | None = None
+    verification_images: int = 8
+    drop_limits: Sequence[DropLimit] = ()
+
+    @property
+    def file_format(self) -> str:
+        """The format of the product."""
+        if self.format is not None:
+            return self.format
+        is_onnx = self.target == ONNX_TARGET or str(self.output).endswith(".onnx")
+        return ONNX if is_onnx else TFLITE
+
+
+def check_options(options: ConversionOptions) -> None:
+    """Finds what is wrong with options by themselves.
+
+    Raises:
+        UsageError: If one makes no sense, or two contradict each other; the message
+            gives the nearest that is possible.
+    """
+    if options.target not in TARGETS:
+        raise UsageError(
+            f"--target is {options.target!r}; must be {', '.join(TARGETS)}"
+        )
+    file_format = options.file_format
+    if file_format not in FORMATS:
+        raise UsageError(f"--format is {file_format!r}; must be {', '.join(FORMATS)}")
+    if file_format != ONNX and options.target == ONNX_TARGET:
+        raise UsageError("--target onnx makes ONNX files; leave out --format tflite")
+    if file_format == ONNX and options.target not in (CPU, ONNX_TARGET):
+        raise UsageError(
+            f"--target {options.target} takes TFLite files; leave out --format onnx, "
+            "or give --target onnx"
+        )
+    modes.check_mode(options.quantization, file_format, options.target)
+    other = ONNX if file_format == TFLITE else TFLITE
+    if options.output is not None and str(options.output).endswith(f".{other}"):
+        raise UsageError(
+            f"--output is {options.output}; a {file_format} file ends in "
+            f".{file_format}, or give --format {other}"
+        )
+    for name, count in (
+        ("--calibration-images", options.calibration_images),
+        ("--verify-images", options.verification_images),
+    ):
+        if count < 1:
+            raise UsageError(f"{name} is {count}; must be at least 1")
+    for limit in options.drop_limits:
+        known = LIMITED_METRICS[TWO_FRAMES]
+        if limit.metric not in known or not limit.points >= 0:
+            raise UsageError(
+                f"--max-drop is {limit.points}{limit.metric}; must be points of "
+                f"{', '.join(known)}, for example 1.0pq"
+            )
+
+
+def check_limits(options: ConversionOptions, family: str) -> None:
+    """Refuses limits of metrics that a family does not have.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    known = LIMITED_METRICS[family]
+    for limit in options.drop_limits:
+        if limit.metric not in known:
+            raise UsageError(
+                f"--max-drop {limit.points:g}{limit.metric}: this model has no such "
+                f"metric; it is measured with {', '.join(known)}"
+            )
