@@ -219,7 +219,8 @@ def verify(
                 comparison.add_labels(labels, results, sample.name)
     next(steps, None)
     report = comparison.result(location, tuple(sample.name for sample in samples))
-    if labels_of is None or not report.num_labeled:
+    is_of_videos = all(video_of(sample) is not None for sample in samples)
+    if labels_of is None or not report.num_labeled or not is_of_videos:
         return report
     return _with_video_metrics(report, (source, converted), samples, labels_of, quiet)
 
