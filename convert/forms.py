@@ -20,7 +20,7 @@ TARGETS = (CPU, GPU, EDGE_TPU, ONNX)
 
 HARD_SWISH_FORMS = ("fused", "decomposed")
 AXIAL_FORMS = ("builtin", "einsum", "custom-op")
-RESIZE_FORMS = ("native", "matmul")
+RESIZE_FORMS = ("native", "matmul", "spread")
 MERGE_FORMS = ("host", "graph", "custom-op")
 
 # Modes whose hard-swish runs on 8-bit or 16-bit integers.
@@ -40,9 +40,9 @@ class Forms:
             with looked-up vectors as in training; constants grow with its square.
             `"custom-op"`: as one op of a native library, whose result the host
             replaces where the library is missing.
-        resize: `"native"`, RESIZE_BILINEAR with aligned corners, or `"matmul"`,
-            products with two constant matrices, for delegates that do not align
-            corners; pooled features are then broadcast and not resized.
+        resize: `"native"`, RESIZE_BILINEAR with aligned corners; `"matmul"`, products
+            with two constant matrices, for delegates that do not align corners; or
+            `"spread"`, RESIZE_BILINEAR, but pooled features are spread by a product.
         merge: Who makes panoptic maps of heads: the `"host"`, the `"graph"` in builtin
             ops, or a `"custom-op"`.
 
@@ -102,5 +102,5 @@ def forms_for(target: str, quantization: str) -> Forms:
         hard_swish="decomposed" if quantization in _INTEGER_MODES else "fused",
         # Delegates for GPUs hold constants in memory of their own: small tables.
         axial="builtin" if target in (GPU, EDGE_TPU) else "einsum",
-        resize="matmul" if target == GPU else "native",
+        resize={GPU: "matmul", EDGE_TPU: "spread"}.get(target, "native"),
     )

@@ -18,8 +18,9 @@ class LayerDefaults:
         axial: Form of attention at inference, in all blocks and transformers:
             `"einsum"` as in training, or `"builtin"`, the fewest ops, with everything
             folded that can be; see `axial_inference`. The values are the same.
-        resize: `"native"`, one op for bilinear resizing, or `"matmul"`, two products
-            with constant matrices; see `layers.resize`. The values are the same.
+        resize: `"native"`, one op for bilinear resizing; `"matmul"`, two products
+            with constant matrices; or `"spread"`, that op, but a product where it
+            would spread a single pixel. See `layers.resize`; the values are the same.
         recompute: Keep only the inputs of each residual block during training and
             compute the rest again for the gradient: less memory, a third more time.
         position_stretch: Extent of the images the weights were trained on over that

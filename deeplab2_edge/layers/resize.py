@@ -42,6 +42,17 @@ def resize_by_products(x: Any, size: Sequence[int]) -> Any:
     return tf.transpose(x, (0, 1, 3, 2))
 
 
+def resize_or_spread(x: Any, size: Sequence[int]) -> Any:
+    """Is `resize_bilinear`, but spreads a single pixel by a product with ones.
+
+    Fixed-function accelerators may refuse to resize to many times the side, and take
+    the product as they take that of squeeze-and-excite.
+    """
+    if tuple(x.shape[1:3]) != (1, 1) or tuple(size) == (1, 1):
+        return resize_bilinear(x, size)
+    return x * tf.ones((1, *size, x.shape[-1]), x.dtype)
+
+
 def _interpolate(x: Any, length: int) -> Any:
     matrix = interpolation_matrix(int(x.shape[-1]), length)
     kernel = tf.constant(matrix[np.newaxis, np.newaxis], x.dtype)
@@ -73,7 +84,8 @@ def strided_side(side: int, stride: int) -> int:
 class ResizeBilinear(tf_keras.layers.Layer):  # type: ignore[misc]
     """Is `resize_bilinear` to a static size as a layer.
 
-    With the form `"matmul"` it is `resize_by_products`.
+    With the form `"matmul"` it is `resize_by_products`, with `"spread"`
+    `resize_or_spread`.
     """
 
     def __init__(
@@ -92,7 +104,11 @@ class ResizeBilinear(tf_keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "size": self.size, "form": self.form}
 
 
-_FORMS = {"native": resize_bilinear, "matmul": resize_by_products}
+_FORMS = {
+    "native": resize_bilinear,
+    "matmul": resize_by_products,
+    "spread": resize_or_spread,
+}
 
 
 def resize_like(x: Any, reference: Any, name: str, form: str = "native") -> Any:

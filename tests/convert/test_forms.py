@@ -26,6 +26,11 @@ def test_gpus_emulate_aligned_corners() -> None:
     assert forms_for("cpu", "fp16").resize == "native"
 
 
+def test_the_edge_tpu_spreads_single_pixels() -> None:
+    forms = forms_for("edgetpu", "int8")
+    assert (forms.resize, forms.hard_swish) == ("spread", "decomposed")
+
+
 def test_a_form_can_be_replaced() -> None:
     for axial in AXIAL_FORMS:
         forms = forms_for("cpu", "none").replace(axial=axial)
