@@ -42,10 +42,12 @@ _MODEL_TRAINING = 20
 _MODEL_FUNCTIONS = 25
 _PROPERTY_KEY, _PROPERTY_VALUE = 1, 2
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
-_GRAPH_OUTPUT = 12
+_GRAPH_INITIALIZER, _GRAPH_OUTPUT = 5, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OP_TYPE, _NODE_DOMAIN = 1, 2, 4, 7
 _VALUE_NAME = 1
+_TENSOR_TYPE, _TENSOR_INTEGERS, _TENSOR_NAME, _TENSOR_BYTES = 2, 7, 8, 9
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+_INT64 = 7  # of TensorProto.DataType
 
 # Message kind -> field -> kind of the message in it. All else is not looked into.
 _NESTED: dict[str, dict[int, str]] = {
@@ -67,8 +69,12 @@ _NESTED: dict[str, dict[int, str]] = {
 
 # What moves values without changing them.
 _MOVES = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-# Ops that run graphs of their own, perhaps forever. No network here has them.
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+# Ops that run graphs of their own, perhaps forever. No network here has them; what
+# makes maps inside a file has loops that end after a number of rounds that it states.
+_LOOP = "Loop"
+_CONTROL_FLOW = frozenset({"If", _LOOP, "Scan", "SequenceMap"})
+# Of all loops together: those that group pixels times those that search plateaus.
+_MAX_ROUNDS = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,8 @@ class OnnxSummary:
             graph.
         integer_outputs: Names of outputs that were integers before they left the
             graph dequantized.
+        loop_rounds: The most rounds of all loops, as if they were nested; None if
+            there is one without a constant bound.
     """
 
     ir_version: int
@@ -93,13 +101,14 @@ class OnnxSummary:
     has_external_data: bool
     has_functions: bool
     integer_outputs: frozenset[str] = frozenset()
+    loop_rounds: int | None = 0
 
     def check_self_contained(self) -> None:
         """Refuses what reaches outside the file or outside a plain standard graph.
 
         Raises:
             ModelFileError: If constants lie in other files, ops are not standard, or
-                there are loops or branches.
+                there are branches, or loops that may run for long.
         """
         if self.has_external_data:
             raise ModelFileError(
@@ -119,10 +128,12 @@ class OnnxSummary:
                 f"({', '.join([*domains, *foreign][:5])}), which are not run"
             )
         branching = sorted(_CONTROL_FLOW.intersection(self.op_counts))
+        if self.loop_rounds is not None and self.loop_rounds <= _MAX_ROUNDS:
+            branching = [op for op in branching if op != _LOOP]
         if branching:
             raise ModelFileError(
-                f"the model has loops or branches ({', '.join(branching)}), which are "
-                "not run"
+                f"the model has loops or branches ({', '.join(branching)}) that may "
+                "run for long, which are not run"
             )
 
 
@@ -218,6 +229,8 @@ def summarize(content: bytes) -> OnnxSummary:
     budget = _Budget(_MAX_FIELDS)
     makers: dict[str, tuple[str, str]] = {}
     outputs: list[str] = []
+    bounds: dict[str, int] = {}
+    loops: list[str] = []
     for field in fields:
         if field.number == _MODEL_OPSET_IMPORT:
             domain, version = _read_opset(content, field)
@@ -230,12 +243,16 @@ def summarize(content: bytes) -> OnnxSummary:
                     op = _op_name(content, message)
                     counts[op] += 1
                     source = next(_texts(content, message, _NODE_INPUT), "")
+                    if op == _LOOP:
+                        loops.append(source)
                     for name in _texts(content, message, _NODE_OUTPUT):
                         makers[name] = op, source
                 elif kind == "value":
                     outputs += _texts(content, message, _VALUE_NAME)
                 elif kind == "tensor":
                     has_external_data |= _is_external(message)
+            for name, value in _single_integers(content, field):
+                bounds[name] = max(value, bounds.get(name, 0))
     return OnnxSummary(
         ir_version=ir_version,
         opsets=opsets,
@@ -243,6 +260,9 @@ def summarize(content: bytes) -> OnnxSummary:
         has_external_data=has_external_data,
         has_functions=has_functions,
         integer_outputs=frozenset(n for n in outputs if _was_integer(n, makers)),
+        loop_rounds=_rounds(
+            [None if name in makers else bounds.get(name) for name in loops]
+        ),
     )
 
 
@@ -398,6 +418,40 @@ def _was_integer(output: str, makers: Mapping[str, tuple[str, str]]) -> bool:
             return op == "DequantizeLinear"
         name = source
     return False
+
+
+def _single_integers(content: bytes, graph: _Field) -> Iterator[tuple[str, int]]:
+    """Gives the constants of the main graph that are one int64."""
+    budget = _Budget(_MAX_FIELDS)
+    for field in _fields(content, graph.start, graph.end, budget):
+        if field.number != _GRAPH_INITIALIZER or field.wire != _LENGTH:
+            continue
+        name, kind, values = "", 0, []
+        for part in _fields(content, field.start, field.end, budget):
+            data = content[part.start : part.end]
+            if part.number == _TENSOR_NAME and part.wire == _LENGTH:
+                name = _text(content, part)
+            elif part.number == _TENSOR_TYPE:
+                kind = part.value
+            elif part.number == _TENSOR_INTEGERS and part.wire == _VARINT:
+                values.append(part.value)
+            elif part.number == _TENSOR_INTEGERS and part.wire == _LENGTH:
+                value, end = _varint(content, part.start, part.end)
+                values += [value] if end == part.end else []
+            elif part.number == _TENSOR_BYTES and len(data) == 8:
+                values.append(int.from_bytes(data, "little"))
+        if kind == _INT64 and len(values) == 1:
+            yield name, values[0]
+
+
+def _rounds(bounds: list[int | None]) -> int | None:
+    product = 1 if bounds else 0
+    for bound in bounds:
+        if bound is None:
+            return None
+        # Unsigned here, so that a negative bound is the largest of all.
+        product *= max(bound, 1)
+    return product
 
 
 def _is_external(fields: list[_Field]) -> bool:

@@ -47,7 +47,8 @@ class PanopticSegmenter:
         delegate: Path of an external delegate library.
         with_class_scores: Make the probability of its class a factor of the score of
             a thing, as average precision wants it. It costs a softmax over the classes
-            on every pixel of things.
+            on every pixel of things. A file that merges by itself keeps its classes'
+            scores; its things have the score of their center alone.
 
     Raises:
         ModelFileError: If the file cannot be used; the message says why.
@@ -152,7 +153,7 @@ class PanopticSegmenter:
         start = time.perf_counter_ns()
         maps, placement, logits = PanopticPredictor(self._canvas).maps(image)
         result = build_result(image, maps, placement, self.metadata)
-        if self._with_class_scores:
+        if self._with_class_scores and logits is not None:
             result = _weighted(result, maps, logits, placement)
         return dataclasses.replace(result, timings_ms=_timings(timer, start))
 

@@ -180,6 +180,33 @@ def test_loops_and_branches_are_refused(op: str) -> None:
         summarize(model.SerializeToString()).check_self_contained()
 
 
+@pytest.mark.parametrize(
+    ("rounds", "is_allowed"),
+    [([50], True), ([50, 1024], True), ([1 << 18], False), ([-1], False)],
+)
+def test_loops_must_say_when_they_end(rounds: list[int], is_allowed: bool) -> None:
+    model = _model()
+    body = onnx.helper.make_graph([], "body", [], [])
+    for index, count in enumerate(rounds):
+        name = f"rounds{index}"
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(count, np.int64), name)
+            if index
+            else onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [], [count])
+        )
+        node = onnx.helper.make_node("Loop", [name, ""], [f"z{index}"], body=body)
+        model.graph.node.append(node)
+    summary = summarize(model.SerializeToString())
+    if is_allowed:
+        summary.check_self_contained()
+    else:
+        with pytest.raises(ModelFileError, match="run for long"):
+            summary.check_self_contained()
+    # A number that is computed is none that the file states.
+    model.graph.node.append(onnx.helper.make_node("Neg", ["x"], ["rounds0"]))
+    assert summarize(model.SerializeToString()).loop_rounds is None
+
+
 def test_outputs_that_were_integers_are_found() -> None:
     model = _model()
     model.graph.node[0].op_type = "DequantizeLinear"

@@ -200,7 +200,7 @@ class ModelMetadata:
     def head_size(self) -> tuple[int, int]:
         """(height, width) of the first head of the family, or of the map."""
         name = HEADS[self.family][0]
-        spec = self.outputs.get(name) or next(iter(self.outputs.values()))
+        spec = self.outputs.get(name) or self.outputs[keys.SEMANTIC_PRED]
         return spec.shape[0], spec.shape[1]
 
     def check_canvas(self, canvas: NDArray[np.uint8]) -> None:

@@ -10,6 +10,9 @@ from deeplab2_edge.postprocess.raster import number_pixels
 
 tf: Any = require("tensorflow", extra="train")
 
+# Loops of a file must end. A plateau of this many turns is a labyrinth.
+_MOST_ROUNDS = 1024
+
 
 def find_centers(
     center_heatmap: Any,
@@ -113,5 +116,6 @@ def _first_of_each_plateau(is_center: Any) -> Any:
         lambda _, has_changed: has_changed,
         spread,
         (own, tf.reduce_max(mask) >= 0.0),
+        maximum_iterations=_MOST_ROUNDS,
     )
     return tf.logical_and(is_center, tf.equal(labels, own))

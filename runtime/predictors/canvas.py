@@ -87,7 +87,7 @@ def undo(canvas_map: NDArray[Any], placement: Placement) -> NDArray[Any]:
 def scores_of_things(
     canvas: CanvasEngine,
     maps: PanopticMaps,
-    semantic_logits: NDArray[np.float32],
+    semantic_logits: NDArray[np.float32] | None,
     placement: Placement,
     panoptic: NDArray[np.int32],
 ) -> dict[int, float]:
@@ -96,16 +96,20 @@ def scores_of_things(
     Args:
         canvas: Of the maps.
         maps: Of the canvas.
-        semantic_logits: `[h, w, C]` that they were made of.
+        semantic_logits: `[h, w, C]` that they were made of; None where a graph made
+            them and kept its logits: the score of the center counts alone.
         placement: Where the image lies on the canvas.
         panoptic: `[H, W]` at the size of the image; ids may be others than in `maps`.
     """
     metadata = canvas.metadata
-    probabilities = class_probabilities(
-        semantic_logits,
-        maps.panoptic // metadata.label_divisor,
-        thing_ids=metadata.thing_ids,
-    )
+    if semantic_logits is None:
+        probabilities = np.ones(maps.panoptic.shape, np.float32)
+    else:
+        probabilities = class_probabilities(
+            semantic_logits,
+            maps.panoptic // metadata.label_divisor,
+            thing_ids=metadata.thing_ids,
+        )
     scores = segment_scores(
         panoptic,
         undo(probabilities, placement),

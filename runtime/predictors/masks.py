@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.metrics import segment_scores
-from deeplab2_edge.panoptic import decode_masks
 from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
+from deeplab2_edge.runtime.predictors.maps import mask_maps
 
 
 class MaskPredictor:
@@ -22,15 +22,9 @@ class MaskPredictor:
     def __call__(self, image: NDArray[np.uint8]) -> Predicted:
         """Segments a `[H, W, 3]` RGB image of any size."""
         metadata = self._canvas.metadata
-        assert metadata.masks is not None
         pixels, placement = self._canvas.place(image)
         outputs = self._canvas.run({keys.IMAGE: pixels})
-        maps = decode_masks(
-            outputs[keys.PIXEL_SPACE_MASK_LOGITS],
-            outputs[keys.TRANSFORMER_CLASS_LOGITS],
-            canvas=metadata.canvas,
-            settings=metadata.masks,
-        )
+        maps = mask_maps(outputs, metadata)
         panoptic = undo(maps.panoptic, placement)
         return Predicted(
             semantic=undo(maps.semantic, placement),

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.panoptic import MotionSettings, MotionTracker, merge_heads
+from deeplab2_edge.panoptic import MotionSettings, MotionTracker
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
-    heads_of,
     scores_of_things,
     undo,
 )
+from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 
 
 class MotionPredictor:
@@ -53,7 +53,6 @@ class MotionPredictor:
             UsageError: If a video has more tracks than the label divisor allows.
         """
         metadata = self._canvas.metadata
-        assert metadata.merge is not None
         pixels, placement = self._canvas.place(image)
         previous = pixels if self._previous is None else self._previous
         heatmap = self._tracker.previous_heatmap(metadata.canvas)
@@ -64,20 +63,13 @@ class MotionPredictor:
                 keys.PREVIOUS_HEATMAP: heatmap[..., np.newaxis],
             }
         )
-        heads = heads_of(outputs)
-        maps = merge_heads(
-            heads.semantic_logits,
-            heads.center_heatmap,
-            heads.offset_map,
-            canvas=metadata.canvas,
-            settings=metadata.merge,
-        )
+        maps = panoptic_maps(outputs, metadata)
         tracked = self._tracker.update(maps.panoptic, outputs[keys.FRAME_OFFSET_MAP])
         self._previous = pixels
         panoptic = undo(tracked.panoptic, placement)
         scores = None
         if self._with_scores:
-            logits = outputs[keys.SEMANTIC_LOGITS]
+            logits = outputs.get(keys.SEMANTIC_LOGITS)
             scores = scores_of_things(self._canvas, maps, logits, placement, panoptic)
         return Predicted(
             semantic=undo(maps.semantic, placement), panoptic=panoptic, scores=scores

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.panoptic import PanopticMaps, merge_heads
+from deeplab2_edge.panoptic import PanopticMaps
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
-    heads_of,
     scores_of_things,
     undo,
 )
+from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 from deeplab2_edge.runtime.preprocess import Placement
 
 
@@ -38,18 +38,12 @@ class PanopticPredictor:
 
     def maps(
         self, image: NDArray[np.uint8]
-    ) -> tuple[PanopticMaps, Placement, NDArray[np.float32]]:
-        """Gives the maps of the canvas, where the image lies there, and the logits."""
-        metadata = self._canvas.metadata
-        assert metadata.merge is not None
+    ) -> tuple[PanopticMaps, Placement, NDArray[np.float32] | None]:
+        """Gives the maps of the canvas, where the image lies there, and the logits.
+
+        There are no logits where the graph itself makes the maps.
+        """
         pixels, placement = self._canvas.place(image)
         outputs = self._canvas.run({keys.IMAGE: pixels})
-        heads = heads_of(outputs)
-        maps = merge_heads(
-            heads.semantic_logits,
-            heads.center_heatmap,
-            heads.offset_map,
-            canvas=metadata.canvas,
-            settings=metadata.merge,
-        )
-        return maps, placement, outputs[keys.SEMANTIC_LOGITS]
+        maps = panoptic_maps(outputs, self._canvas.metadata)
+        return maps, placement, outputs.get(keys.SEMANTIC_LOGITS)

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.panoptic import upsample_argmax
 from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
+from deeplab2_edge.runtime.predictors.maps import semantic_map
 
 
 class SemanticPredictor:
@@ -23,6 +23,5 @@ class SemanticPredictor:
         metadata = self._canvas.metadata
         pixels, placement = self._canvas.place(image)
         outputs = self._canvas.run({keys.IMAGE: pixels})
-        semantic = upsample_argmax(outputs[keys.SEMANTIC_LOGITS], metadata.canvas)
-        classes = undo(semantic, placement)
+        classes = undo(semantic_map(outputs, metadata), placement)
         return Predicted(classes, classes * metadata.label_divisor)
