@@ -8,6 +8,7 @@ where the converter gives all of them one scale.
 import contextlib
 import io
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,13 @@ def quantize(graph: FloatGraph, part: FloatPart, *, has_integer_heads: bool) -> 
     names = require(f"{_PACKAGE}.qtyping", extra=EXTRA).TFLOperationName
     recipe = require(f"{_PACKAGE}.recipe", extra=EXTRA)
     try:
-        # It draws bars and tables on both streams.
+        # It draws bars and tables on both streams, and warns of its own doings.
         with (
+            warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
             contextlib.redirect_stdout(io.StringIO()),
         ):
+            warnings.simplefilter("ignore")
             engine = quantizer.Quantizer(edits.prepare_float(graph.content, part.ops))
             engine.load_quantization_recipe(recipe.static_wi8_ai8())
             no = quantizer.AlgorithmName.NO_QUANTIZE

@@ -128,6 +128,11 @@ class FloatGraph:
         is_bytes = self._tensors[tensor].Type() == schema.TensorType.UINT8
         return np.dtype(np.uint8 if is_bytes else np.float32)
 
+    def size(self, tensor: int) -> int:
+        """Returns the number of values in a tensor."""
+        shape = self._tensors[tensor].ShapeAsNumpy()
+        return int(np.prod(shape)) if self._tensors[tensor].ShapeLength() else 1
+
     def layer_of(self, tensor: int) -> str:
         """Returns the path of the layer a tensor comes from; of a head, its name."""
         for head, index in self.heads.items():
@@ -203,6 +208,6 @@ def _layer_path(names: Iterable[str]) -> str:
             first = first or part
             if "/" not in part or _NAMELESS.match(part):
                 continue
-            *steps, _ = part.split("/")
+            *steps, _ = part.removesuffix("/ReadVariableOp").split("/")
             return "/".join(steps[1:] if len(steps) > 1 else steps)
     return first

@@ -80,9 +80,17 @@ def ops_of_layers(graph: FloatGraph, layers: Iterable[str]) -> frozenset[int]:
     )
 
 
-def float_part(graph: FloatGraph, ops: Collection[int]) -> FloatPart:
-    """Adds to ops kept in float32 what lies between them, and names all."""
-    whole = _fill_gaps(graph, set(ops))
+def float_part(
+    graph: FloatGraph, ops: Collection[int], *, fill_gaps: bool = True
+) -> FloatPart:
+    """Names the ops kept in float32, and adds what lies between them.
+
+    Args:
+        graph: The graph.
+        ops: Places of the ops.
+        fill_gaps: Whether to add anything.
+    """
+    whole = _fill_gaps(graph, set(ops)) if fill_gaps else set(ops)
     kinds = {graph.ops[place].kind for place in whole}
     several = {op.kind for op in graph.ops if len(op.outputs) > 1}
     only_float = {

@@ -270,6 +270,7 @@ def quantize_ops(
     *,
     has_integer_heads: bool,
     quantizer: str = TFLITE,
+    fill_gaps: bool = True,
 ) -> bytes:
     """Quantizes a float graph with ranges to int8.
 
@@ -278,6 +279,7 @@ def quantize_ops(
         kept: Places of ops that stay in float32.
         has_integer_heads: Whether heads leave as int8 and not as float32.
         quantizer: One of `modes.QUANTIZERS`.
+        fill_gaps: Whether ops between float ones are float too, see `mixed`.
 
     Returns:
         A flatbuffer that takes pixels as uint8.
@@ -286,7 +288,7 @@ def quantize_ops(
         raise UsageError(
             f"quantizer is {quantizer!r}; must be {' or '.join(QUANTIZERS)}"
         )
-    part = float_part(graph, kept)
+    part = float_part(graph, kept, fill_gaps=fill_gaps)
     if quantizer == AI_EDGE:
         content = ai_edge.quantize(graph, part, has_integer_heads=has_integer_heads)
         return edits.take_pixels(content)
