@@ -21,7 +21,7 @@ onnx: Any = require("onnx", extra="onnx")
 # Constants up to here are shapes, axes and scales: shape inference looks into them.
 _SMALL = 64
 # Counters that tf2onnx adds to names; they depend on what ran before it.
-_COUNTER = re.compile(r"__\d+|:\d+$")
+_COUNTER = re.compile(r"__\d+")
 # What Keras and TensorFlow put in front of a layer's name.
 _WRAPPERS = re.compile(
     r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/|model(?:_\d+)?/|encoder/(?=encoder/))+"
@@ -149,6 +149,8 @@ def tidy(model: Any, *, tensor_names: Mapping[str, str]) -> Any:
     rename_outputs_and_inputs(graph, tensor_names)
     share_constants(graph)
     order_by_outputs(graph)
+    merge_equal_nodes(graph)
+    cancel_transposes(graph)
     name_after_layers(graph)
     return model
 
@@ -464,7 +466,7 @@ def name_after_layers(graph: Graph) -> None:
     node is called after the layer it came from, a tensor and a constant after their
     node; what would clash is numbered in the order of the graph.
     """
-    given = [_WRAPPERS.sub("", _COUNTER.sub("", n.name)) for n in graph.nodes]
+    given = _layer_names(graph)
     prefix = _common_prefix(given)
     fixed = {info.name for info in graph.model.graph.input} | set(graph.output_names())
     taken = Counter(fixed)
@@ -496,6 +498,41 @@ def name_after_layers(graph: Graph) -> None:
     del graph.model.graph.initializer[:]
     graph.model.graph.initializer.extend(copies)
     graph.forget_constants()
+
+
+def merge_equal_nodes(graph: Graph) -> None:
+    """Computes once what several nodes compute alike, and keeps the first of them.
+
+    The pass of tf2onnx that does this keeps a different one in every run.
+    """
+    outputs = set(graph.output_names())
+    first: dict[tuple[Any, ...], Any] = {}
+    renamed: dict[str, str] = {}
+    gone = []
+    for node in graph.nodes:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+        attributes = sorted(a.SerializeToString() for a in node.attribute)
+        key = (node.op_type, tuple(node.input), tuple(attributes), len(node.output))
+        if key not in first:
+            first[key] = node
+        elif outputs.isdisjoint(node.output):
+            renamed.update(zip(node.output, first[key].output, strict=True))
+            gone.append(node)
+    graph.remove(gone)
+
+
+def cancel_transposes(graph: Graph) -> None:
+    """Takes what a Transpose was made of where the next one undoes it."""
+    makers = graph.makers()
+    for node in graph.nodes:
+        before = makers.get(node.input[0]) if node.op_type == "Transpose" else None
+        if before is not None and before.op_type == "Transpose":
+            first, second = attribute(before, "perm"), attribute(node, "perm")
+            is_undone = [first[axis] for axis in second] == sorted(first)
+            if is_undone and node.output[0] not in graph.output_names():
+                graph.redirect(node.output[0], before.input[0])
+    remove_unused(graph)
 
 
 def share_constants(graph: Graph) -> None:
@@ -621,6 +658,26 @@ def _is_idle(node: Any, shape: tuple[int, ...]) -> bool:
     order = attribute(node, "perm", list(reversed(range(len(shape)))))
     long_axes = [axis for axis in order if shape[axis] != 1]
     return long_axes == sorted(long_axes)
+
+
+def _layer_names(graph: Graph) -> list[str]:
+    """Returns a name for each node: its layer, and what it does there."""
+    makers, takers = graph.makers(), graph.takers()
+
+    def layer(node: Any) -> str:
+        return _WRAPPERS.sub("", str(node.name)).rpartition("/")[0]
+
+    found = []
+    for node in graph.nodes:
+        if not _COUNTER.search(node.name):
+            found.append(_WRAPPERS.sub("", node.name))
+            continue
+        # tf2onnx put it in: it belongs where its result goes to, or comes from.
+        around = [node, *takers.get(node.output[0], [])]
+        around += [makers[name] for name in node.input if name in makers]
+        layers = [layer(n) for n in around if layer(n)]
+        found.append(f"{layers[0]}/{node.op_type}" if layers else node.op_type)
+    return found
 
 
 def _common_prefix(names: Sequence[str]) -> str:

@@ -307,6 +307,38 @@ def test_names_are_those_of_layers_whatever_the_counters_say() -> None:
     assert build(3) == build(71)
 
 
+def test_equal_nodes_run_once() -> None:
+    model = apply(
+        parse(
+            """(float[1,4] x) => (float[1,4] y) {
+            a = Relu (x)
+            b = Relu (x)
+            c = Sigmoid (a)
+            d = Sigmoid (b)
+            y = Add (c, d)
+            }"""
+        ),
+        passes.merge_equal_nodes,
+        x=noise(1, 4),
+    )
+    assert ops(model) == ["Relu", "Sigmoid", "Add"]
+
+
+def test_transposes_that_undo_each_other_go_even_around_an_output() -> None:
+    model = apply(
+        parse(
+            """(float[1,2,3,4] x) => (float[1,3,4,2] t, float[1,2,3,4] y) {
+            t = Transpose <perm = [0, 2, 3, 1]> (x)
+            b = Transpose <perm = [0, 3, 1, 2]> (t)
+            y = Relu (b)
+            }"""
+        ),
+        passes.cancel_transposes,
+        x=noise(1, 2, 3, 4),
+    )
+    assert ops(model) == ["Transpose", "Relu"]
+
+
 def test_equal_constants_are_stored_once() -> None:
     model = parse(
         """(float[4] x) => (float[4] y) {
