@@ -46,7 +46,7 @@ def run_heads(graph: bytes, samples: Sequence[tuple[str, Inputs]]) -> list[Heads
         )
         runner = interpreter.get_signature_runner()
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    found = []
+    found: list[Heads] = []
     for name, sample in samples:
         given = runner(**fit_inputs(name, sample, inputs))
         found.append({n: _real(given[n][0], outputs[n]) for n in sorted(outputs)})

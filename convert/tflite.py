@@ -60,6 +60,7 @@ class ConvertedGraph:
         op_counts: Number of ops by builtin name, most frequent first.
         float_ops: Of them those that compute in float32, in a file of integers.
         calibration: What set the ranges, where images did.
+        quantization: One of `modes.MODE_NAMES`.
         quantizer: Which engine set the integers, one of `modes.QUANTIZERS`.
         float_layers: Layers kept in float32 beyond the rules of `mixed`.
     """
@@ -70,6 +71,7 @@ class ConvertedGraph:
     op_counts: Mapping[str, int]
     float_ops: Mapping[str, int] = field(default_factory=dict)
     calibration: Calibration | None = None
+    quantization: str = NONE
     quantizer: str | None = None
     float_layers: tuple[str, ...] = ()
 
@@ -164,7 +166,7 @@ def convert_graph(
         if quantization == FP16:
             converter.target_spec.supported_types = [tf.float16]
         with quiet_native_notes():
-            return _examine(_run(converter.convert))
+            return _examine(_run(converter.convert), quantization)
     if quantization == INT16X8:
         samples = list(calibration)
         return _to_int16(Quantizable.measure(exported, samples), samples)
@@ -261,7 +263,7 @@ class Quantizable:
         flat = quantize_ops(
             graph, kept, has_integer_heads=quantization == INT8, quantizer=quantizer
         )
-        return _examine(flat, calibration, quantizer, layers)
+        return _examine(flat, quantization, calibration, quantizer, layers)
 
 
 def quantize_ops(
@@ -350,7 +352,7 @@ def _to_int16(
             )
 
     with quiet_native_notes():
-        return _examine(_run(quantize), calibration, TFLITE)
+        return _examine(_run(quantize), INT16X8, calibration, TFLITE)
 
 
 def _converter(exported: ExportedGraph) -> Any:
@@ -397,6 +399,7 @@ def _reason(error: Exception) -> str:
 
 def _examine(
     graph: bytes,
+    quantization: str,
     calibration: Calibration | None = None,
     quantizer: str | None = None,
     float_layers: tuple[str, ...] = (),
@@ -427,6 +430,7 @@ def _examine(
         op_counts=counts,
         float_ops=floats if calibration is not None else {},
         calibration=calibration,
+        quantization=quantization,
         quantizer=quantizer,
         float_layers=float_layers,
     )
