@@ -5,9 +5,10 @@ differ in the engine alone. What is found says how much the conversion costs: pe
 per mask, and in panoptic quality.
 """
 
+import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,12 @@ METRICS = ("pq", "miou", "stq", "depth")
 
 # Equal heads have no noise at all; no float32 comparison gets this far.
 _MAX_SNR_DB = 200.0
+# A head whose values are all smaller is as good as zero.
+_SMALLEST_MAGNITUDE = 1e-3
+_LABEL_WIDTH = 30
+
+# Called with the name of an image and what both models say about it.
+Watcher = Callable[[str, PanopticResult, PanopticResult], None]
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,12 @@ class HeadFidelity:
     Attributes:
         max_error: Largest absolute difference of any value, in units of the head.
         snr_db: Signal to noise ratio, median over the images; 200 if equal.
+        relative_error: `max_error` over the largest magnitude of the float head.
     """
 
     max_error: float
     snr_db: float
+    relative_error: float
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,10 @@ class Verification:
         image_names: The images.
         heads: By the names in `keys`.
         class_agreement: Share of pixels of equal class before merging.
-        worst_offset_px: Largest error of an offset on a thing, in canvas pixels.
-        num_centers: Instance centers of all images, (float, converted).
+        worst_offset_px: Largest error of an offset on a thing, in canvas pixels; None
+            where offsets cannot be compared.
+        num_centers: Instance centers of all images, (float, converted); None of a
+            model without.
         mask_iou: Mean over the float model's segments of the IoU with the best
             segment of the same class.
         panoptic_agreement: Share of pixels that belong to segments which match.
@@ -93,14 +104,16 @@ class Verification:
         float_accuracy: Against labels, if the images have any.
         accuracy: The same of the converted model.
         num_labeled: How many images had labels.
+        inputs_sha256: Of the pixels of all images.
+        has_instances: Whether the models give more than classes.
     """
 
     source: str
     image_names: tuple[str, ...]
     heads: Mapping[str, HeadFidelity]
     class_agreement: float
-    worst_offset_px: float
-    num_centers: tuple[int, int]
+    worst_offset_px: float | None
+    num_centers: tuple[int, int] | None
     mask_iou: float
     panoptic_agreement: float
     pq: PanopticQualityResult
@@ -108,6 +121,8 @@ class Verification:
     float_accuracy: Accuracy | None
     accuracy: Accuracy | None
     num_labeled: int
+    inputs_sha256: str = ""
+    has_instances: bool = True
 
     def drop(self, metric: str) -> float:
         """Says by how many points (percent) a metric got worse.
@@ -145,16 +160,19 @@ class Verification:
         return {
             "source": self.source,
             "images": list(self.image_names),
+            "inputs_sha256": self.inputs_sha256,
             "heads": {
-                name: {"max_error": head.max_error, "snr_db": head.snr_db}
+                name: {
+                    "max_error": head.max_error,
+                    "snr_db": head.snr_db,
+                    "relative_error": head.relative_error,
+                }
                 for name, head in self.heads.items()
             },
             "class_agreement": self.class_agreement,
             "worst_offset_px": self.worst_offset_px,
-            "centers": {
-                "float": self.num_centers[0],
-                "converted": self.num_centers[1],
-            },
+            "centers": self.num_centers
+            and dict(zip(("float", "converted"), self.num_centers, strict=True)),
             "mask_iou": _number(self.mask_iou),
             "panoptic_agreement": self.panoptic_agreement,
             "pq_against_float": self.pq.to_json(),
@@ -172,6 +190,7 @@ def verify(
     *,
     location: str,
     labels_of: DatasetInfo | None,
+    watch: Watcher | None = None,
     quiet: bool = False,
 ) -> Verification:
     """Compares two engines image by image.
@@ -182,6 +201,7 @@ def verify(
         samples: Images, at least one; frames of videos in order for a model of videos.
         location: Where they come from, for the report.
         labels_of: The classes of the labels, None if labels are not to be looked at.
+        watch: Receives the results of each image.
         quiet: Whether to show no progress.
 
     Raises:
@@ -214,6 +234,8 @@ def verify(
                 comparison.add_outputs(expected, found)
             comparison.add_centers(runs)
             comparison.add_maps(results[0], results[1])
+            if watch is not None:
+                watch(sample.name, results[0], results[1])
             labels = sample.load_panoptic() if labels_of is not None else None
             if labels is not None:
                 comparison.add_labels(labels, results, sample.name)
@@ -226,52 +248,67 @@ def verify(
 
 
 def format_verification(report: Verification, label: str) -> str:
-    """Formats a verification as a table.
+    """Formats a verification as a table, without lines that say nothing of the model.
 
     Args:
         report: What `verify` gave.
         label: Name of the converted model, for example `int8`.
     """
     images = counted(len(report.image_names), "image")
-    lines = [
-        f"{label} against float, {images} of {report.source}",
-        f"{'head':<18}{'max error':>12}{'SNR dB':>9}",
-    ]
+    lines = [f"{label} against float, {images} of {report.source}"]
+    width = max(map(len, report.heads), default=0) + 2
+    if report.heads:
+        lines.append(f"{'head':<{width}}{'max error':>12}{'relative':>11}{'SNR dB':>9}")
     for name, head in report.heads.items():
-        lines.append(f"{name:<18}{head.max_error:>12.4g}{head.snr_db:>9.1f}")
-    centers = report.num_centers
-    lines += [
-        f"{'worst offset':<30}{report.worst_offset_px:>9.2f} px on things",
-        f"{'instance centers':<30}{centers[1]:>9} (float {centers[0]})",
-        f"{'class agreement':<30}{_percent(report.class_agreement)} %",
-        f"{'panoptic agreement':<30}{_percent(report.panoptic_agreement)} %",
-        f"{'mask IoU':<30}{_percent(report.mask_iou)} %",
-        f"{'PQ, float as ground truth':<30}{_percent(report.pq.pq)} % "
-        f"(things {_percent(report.pq.pq_things).strip()}, "
-        f"stuff {_percent(report.pq.pq_stuff).strip()})",
-    ]
-    if report.float_accuracy is not None and report.accuracy is not None:
         lines.append(
-            f"{f'against labels ({report.num_labeled})':<18}"
-            f"{'PQ':>9}{'things':>9}{'stuff':>9}{'mIoU':>9}"
+            f"{name:<{width}}{head.max_error:>12.4g}{head.relative_error:>11.2g}"
+            f"{head.snr_db:>9.1f}"
         )
-        for name, accuracy in (
-            ("float", report.float_accuracy),
-            (label, report.accuracy),
-        ):
-            figures: tuple[float, ...] = (
-                accuracy.pq.pq,
-                accuracy.pq.pq_things,
-                accuracy.pq.pq_stuff,
-                accuracy.miou.miou,
-            )
-            lines.append(f"  {name:<16}" + "".join(map(_percent, figures)))
-            if accuracy.stq is not None:
-                lines.append(f"    {'STQ':<26}{_percent(accuracy.stq)} %")
-            if accuracy.depth_error is not None:
-                error = _percent(accuracy.depth_error)
-                lines.append(f"    {'relative error of depth':<26}{error} %")
-    return "\n".join(lines)
+    if report.worst_offset_px is not None:
+        lines.append(_line("worst offset", f"{report.worst_offset_px:>9.2f} px"))
+    if report.num_centers is not None:
+        before, after = report.num_centers
+        lines.append(_line("instance centers", f"{after:>9} (float {before})"))
+    lines.append(_line("class agreement", _percent(report.class_agreement) + " %"))
+    if report.has_instances:
+        pq = report.pq
+        lines += [
+            _line("panoptic agreement", _percent(report.panoptic_agreement) + " %"),
+            _line("mask IoU", _percent(report.mask_iou) + " %"),
+            _line(
+                "PQ, float as ground truth",
+                f"{_percent(pq.pq)} % (things {_percent(pq.pq_things).strip()}, stuff "
+                f"{_percent(pq.pq_stuff).strip()})",
+            ),
+        ]
+    else:
+        miou = _percent(report.miou.miou)
+        lines.append(_line("mIoU, float as ground truth", f"{miou} %"))
+    return "\n".join([*lines, *_accuracy_lines(report, label)])
+
+
+def _accuracy_lines(report: Verification, label: str) -> list[str]:
+    """Formats what both models reach against labels, nothing without labels."""
+    if report.float_accuracy is None or report.accuracy is None:
+        return []
+    columns = ("PQ", "things", "stuff", "mIoU") if report.has_instances else ("mIoU",)
+    title = f"against labels ({report.num_labeled})"
+    lines = [f"{title:<20}" + "".join(f"{column:>9}" for column in columns)]
+    for name, accuracy in (("float", report.float_accuracy), (label, report.accuracy)):
+        pq = accuracy.pq
+        figures = (pq.pq, pq.pq_things, pq.pq_stuff, accuracy.miou.miou)
+        shown = figures[-len(columns) :]
+        lines.append(f"  {name:<18}" + "".join(map(_percent, shown)))
+        if accuracy.stq is not None:
+            lines.append(_line("    STQ", _percent(accuracy.stq) + " %"))
+        if accuracy.depth_error is not None:
+            error = _percent(accuracy.depth_error)
+            lines.append(_line("    relative error of depth", f"{error} %"))
+    return lines
+
+
+def _line(title: str, value: str) -> str:
+    return f"{title:<{_LABEL_WIDTH}}{value}"
 
 
 @dataclass
@@ -280,9 +317,10 @@ class _Comparison:
 
     metadata: ModelMetadata
     max_errors: dict[str, float] = field(default_factory=dict)
+    magnitudes: dict[str, float] = field(default_factory=dict)
     snrs_db: dict[str, list[float]] = field(default_factory=dict)
     class_agreements: list[float] = field(default_factory=list)
-    worst_offset_px: float = 0.0
+    worst_offset_px: float | None = None
     num_centers: list[int] = field(default_factory=lambda: [0, 0])
     mask_ious: list[float] = field(default_factory=list)
     agreeing_px: int = 0
@@ -290,6 +328,7 @@ class _Comparison:
     num_labeled: int = 0
 
     def __post_init__(self) -> None:
+        self.digest = hashlib.sha256()
         # Of the converted model against the float one, then of each against labels.
         self.pseudo, *self.quality = (self._panoptic_quality() for _ in range(3))
         self.pseudo_miou, *self.miou = (
@@ -318,6 +357,8 @@ class _Comparison:
             noise = other - signal
             worst = float(np.abs(noise).max())
             self.max_errors[name] = max(self.max_errors.get(name, 0.0), worst)
+            magnitude = float(np.abs(signal).max())
+            self.magnitudes[name] = max(self.magnitudes.get(name, 0.0), magnitude)
             self.snrs_db.setdefault(name, []).append(_snr_db(signal, noise))
         if keys.OFFSET_MAP in expected and keys.OFFSET_MAP in found:
             classes = expected[keys.SEMANTIC_LOGITS].argmax(-1)
@@ -325,12 +366,16 @@ class _Comparison:
             error = (found[keys.OFFSET_MAP] - expected[keys.OFFSET_MAP])[is_thing]
             length = float(np.hypot(error[:, 0], error[:, 1]).max(initial=0.0))
             stride = (self.metadata.canvas[0] - 1) / (classes.shape[0] - 1)
-            self.worst_offset_px = max(self.worst_offset_px, length * stride)
+            self.worst_offset_px = max(self.worst_offset_px or 0.0, length * stride)
 
     def add_centers(self, runs: Sequence[Recorder]) -> None:
         for index, run in enumerate(runs):
             settings = run.metadata.merge
             heatmap = run.last.get(keys.CENTER_HEATMAP)
+            found = run.last.get(keys.INSTANCE_CENTERS)
+            if found is not None:  # by the graph itself
+                self.num_centers[index] += int(np.count_nonzero(found[:, 0] >= 0))
+                continue
             if settings is None or heatmap is None:
                 continue
             centers, _ = find_centers(
@@ -343,6 +388,9 @@ class _Comparison:
             self.num_centers[index] += len(centers)
 
     def add_maps(self, expected: PanopticResult, found: PanopticResult) -> None:
+        image = np.ascontiguousarray(expected.image)
+        self.digest.update(f"{image.shape}".encode())
+        self.digest.update(image.tobytes())
         self.pseudo.update(*(self._ids(result) for result in (expected, found)))
         self.pseudo_miou.update(expected.semantic, found.semantic)
         self.class_agreements.append(
@@ -395,13 +443,18 @@ class _Comparison:
             image_names=names,
             heads={
                 name: HeadFidelity(
-                    self.max_errors[name], float(np.median(self.snrs_db[name]))
+                    max_error=error,
+                    snr_db=float(np.median(self.snrs_db[name])),
+                    relative_error=error
+                    / max(self.magnitudes[name], _SMALLEST_MAGNITUDE),
                 )
-                for name in sorted(self.max_errors)
+                for name, error in sorted(self.max_errors.items())
             },
             class_agreement=float(np.mean(self.class_agreements)),
             worst_offset_px=self.worst_offset_px,
-            num_centers=(self.num_centers[0], self.num_centers[1]),
+            num_centers=None
+            if self.metadata.merge is None
+            else (self.num_centers[0], self.num_centers[1]),
             mask_iou=float(np.mean(self.mask_ious)) if self.mask_ious else math.nan,
             panoptic_agreement=self.agreeing_px / self.compared_px,
             pq=self.pseudo.result(),
@@ -409,6 +462,8 @@ class _Comparison:
             float_accuracy=accuracies[0],
             accuracy=accuracies[1],
             num_labeled=self.num_labeled,
+            inputs_sha256=self.digest.hexdigest(),
+            has_instances=self.metadata.has_instances,
         )
 
 

@@ -21,6 +21,7 @@ from deeplab2_edge.convert.verification import (
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.model_file import ModelMetadata
+from deeplab2_edge.runtime.results import PanopticResult
 from tests.runtime.tiny_model import CANVAS, tiny_metadata
 
 pytestmark = pytest.mark.tf
@@ -123,6 +124,8 @@ def test_head_errors_have_their_units() -> None:
         ColorEngine(logit_noise=0.5, offset_error=2.0, extra_center=True), [Picture()]
     )
     assert report.heads[keys.SEMANTIC_LOGITS].max_error == 0.5
+    # The largest logit of the float model is 1.
+    assert report.heads[keys.SEMANTIC_LOGITS].relative_error == 0.5
     # 561 pixels with one logit of 1 each against a noise of 0.5.
     assert report.heads[keys.SEMANTIC_LOGITS].snr_db == pytest.approx(
         10 * np.log10(561 / 0.25)
@@ -165,6 +168,7 @@ def test_heatmap_counts_between_0_and_1_only() -> None:
 
 def test_table_and_json_hold_the_figures() -> None:
     report = compare(ColorEngine(logit_noise=0.5), [Picture()])
+    assert len(report.inputs_sha256) == 64
     table = format_verification(report, "int8")
     assert "int8 against float, 1 image of pictures" in table
     assert "semantic_logits" in table
@@ -199,3 +203,48 @@ def test_values_that_are_not_finite_are_an_error() -> None:
 def test_no_images_is_an_error() -> None:
     with pytest.raises(DataError, match="pictures: no images"):
         compare(ColorEngine(), [])
+
+
+def test_a_watcher_sees_every_image() -> None:
+    seen = []
+
+    def watch(name: str, expected: PanopticResult, found: PanopticResult) -> None:
+        seen.append((name, len(expected.segments), len(found.segments)))
+
+    verify(
+        ColorEngine(),
+        ColorEngine(blind_to_cars=True),
+        [Picture("a"), Picture("b")],
+        location="pictures",
+        labels_of=None,
+        watch=watch,
+        quiet=True,
+    )
+    assert seen == [("a", 3, 2), ("b", 3, 2)]
+
+
+def test_equal_images_have_equal_digests() -> None:
+    one, two, three = (
+        compare(ColorEngine(), samples).inputs_sha256
+        for samples in ([Picture("a")], [Picture("b")], [Picture("a"), Picture("a")])
+    )
+    assert one == two != three
+
+
+def test_lines_that_do_not_apply_are_left_out() -> None:
+    report = compare(ColorEngine(), [Picture()])
+    table = format_verification(report, "int8")
+    assert "instance centers" in table and "worst offset" in table
+    bare = dataclasses.replace(
+        report,
+        num_centers=None,
+        worst_offset_px=None,
+        has_instances=False,
+        heads={"transformer_class_logits": report.heads[keys.SEMANTIC_LOGITS]},
+    )
+    table = format_verification(bare, "int8")
+    for word in ("instance centers", "worst offset", "PQ", "things"):
+        assert word not in table
+    assert "mIoU, float as ground truth" in table
+    header, row = table.splitlines()[1:3]
+    assert len(header) == len(row) and row.startswith("transformer_class_logits  ")
