@@ -4,10 +4,14 @@ python -m benchmarks.tables
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.conversion_tables import (
+    format_conversion,
+    format_conversion_families,
+)
 from benchmarks.markdown import machine, megabytes, section, size, table
 from benchmarks.training_tables import (
     format_attention,
@@ -65,24 +69,6 @@ def format_models() -> str:
 def _read(name: str) -> dict[str, Any] | None:
     path = FOLDER / "results" / name
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _accuracy(place: str) -> Callable[[dict[str, Any]], str]:
-    def form(document: dict[str, Any]) -> str:
-        return section(
-            f"### {place}: {document['num_images']} images, percent",
-            f"`{document['command']}`",
-            table(["", *_METRICS.values()], _accuracy_rows(document)),
-        )
-
-    return form
-
-
-def _accuracy_rows(document: dict[str, Any]) -> Iterator[list[str]]:
-    for name, row in document["percent"].items():
-        megabytes_of_file = f"{document['int8_bytes'] / 1e6:.1f}"
-        label = name if name == "float" else f"{name}, {megabytes_of_file} MB"
-        yield [label, *(f"{row[metric]:.2f}" for metric in _METRICS)]
 
 
 def _views(document: dict[str, Any]) -> str:
@@ -166,12 +152,13 @@ def _ending(name: str, first: str) -> str:
 
 # File of `results/` -> its table, in the order of the page.
 _TABLES: Mapping[str, Callable[[dict[str, Any]], str]] = {
-    "accuracy_synthetic.json": _accuracy(
-        "Synthetic street world, held-out scenes, the shipped checkpoint"
+    "conversion_synthetic.json": format_conversion(
+        "held-out scenes of the synthetic street world, the shipped checkpoint"
     ),
-    "accuracy_camvid.json": _accuracy(
-        "CamVid, validation photographs, `camvid_mobilenet_v3_small`"
+    "conversion_camvid.json": format_conversion(
+        "validation photographs of CamVid, `camvid_mobilenet_v3_small`"
     ),
+    "conversion_families.json": format_conversion_families,
     "views_camvid.json": _views,
     "families.json": format_families,
     "latency.json": _latency,
