@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from deeplab2_edge import assets
 from deeplab2_edge.convert import modes
-from deeplab2_edge.convert.forms import CPU, TARGETS
+from deeplab2_edge.convert.forms import CPU, EDGE_TPU, TARGETS
 from deeplab2_edge.convert.forms import ONNX as ONNX_TARGET
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
-from deeplab2_edge.model_file import ONNX, TFLITE
+from deeplab2_edge.model_file import HOST, MERGE_PLACES, ONNX, TFLITE
 
 FORMATS = (TFLITE, ONNX)
 
@@ -48,6 +48,7 @@ class ConversionOptions:
         format: `tflite` or `onnx`; by default what `target` and `output` say.
         target: One of `forms.TARGETS`: what the graph is written for.
         quantization: One of `modes.MODE_NAMES`.
+        merge: One of `model_file.MERGE_PLACES`: where heads become maps.
         canvas: (height, width) of the input; by default the evaluation crop.
         output: The model file; by default a name made of model, canvas and
             quantization, in the working folder.
@@ -66,6 +67,7 @@ class ConversionOptions:
     format: str | None = None
     target: str = CPU
     quantization: str = modes.NONE
+    merge: str = HOST
     canvas: tuple[int, int] | None = None
     output: str | os.PathLike[str] | None = None
     calibration_data: str | None = None
@@ -105,6 +107,15 @@ def check_options(options: ConversionOptions) -> None:
             "or give --target onnx"
         )
     modes.check_mode(options.quantization, file_format, options.target)
+    if options.merge not in MERGE_PLACES:
+        raise UsageError(
+            f"--merge is {options.merge!r}; must be {', '.join(MERGE_PLACES)}"
+        )
+    if options.merge != HOST and options.target == EDGE_TPU:
+        raise UsageError(
+            f"--merge {options.merge}: an Edge TPU runs none of these ops, and the "
+            "host is faster than its processor at them; use --merge host"
+        )
     other = ONNX if file_format == TFLITE else TFLITE
     if options.output is not None and str(options.output).endswith(f".{other}"):
         raise UsageError(
@@ -124,6 +135,19 @@ def check_options(options: ConversionOptions) -> None:
                 f"--max-drop is {limit.points}{limit.metric}; must be points of "
                 f"{', '.join(known)}, for example 1.0pq"
             )
+
+
+def check_merge(options: ConversionOptions, family: str) -> None:
+    """Refuses families whose heads do not become maps frame by frame.
+
+    Raises:
+        UsageError: If the model is of such a family.
+    """
+    if options.merge != HOST and family == TWO_FRAMES:
+        raise UsageError(
+            f"--merge {options.merge}: this model makes its result of the heads of two "
+            "frames, which stays on the host; use --merge host"
+        )
 
 
 def check_limits(options: ConversionOptions, family: str) -> None:

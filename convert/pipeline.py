@@ -22,11 +22,13 @@ from deeplab2_edge.convert.calibration import Calibration, Inputs
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms, forms_for
 from deeplab2_edge.convert.images import ImageSet, open_data
+from deeplab2_edge.convert.merging import check_maps, merge_in_graph
 from deeplab2_edge.convert.modes import find_mode
 from deeplab2_edge.convert.options import (
     ConversionOptions,
     DropLimit,
     check_limits,
+    check_merge,
     check_options,
 )
 from deeplab2_edge.convert.provenance import describe_provenance
@@ -50,6 +52,7 @@ from deeplab2_edge.experiments import find_config
 from deeplab2_edge.families import MOTION, TWO_FRAMES, abilities_of, family_of
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.model_file import (
+    HOST,
     MAX_CANVAS_PIXELS,
     ONNX,
     TFLITE,
@@ -76,6 +79,8 @@ REPORT_SUFFIX = ".report.json"
 _FEW_IMAGES = 20
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
+# So many show that a file makes the maps that the host makes.
+_IMAGES_OF_MAPS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +151,9 @@ def convert_checkpoint(
     source = _load_source(job)
     _say("converting", quiet)
     converted, metadata = _convert(job, source)
-    metadata, verification = _write_verified(job, source, converted, metadata)
+    converted, metadata, verification = _write_verified(
+        job, source, converted, metadata
+    )
     result = ConversionResult(
         output=job.output,
         report_path=job.output.with_name(job.output.name + REPORT_SUFFIX),
@@ -242,6 +249,7 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
     check_limits(options, family_of(config))
+    check_merge(options, family_of(config))
     calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
@@ -318,11 +326,11 @@ def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]
 
 def _write_verified(
     job: _Job, source: _Source, converted: ConvertedGraph, metadata: ModelMetadata
-) -> tuple[ModelMetadata, Verification]:
+) -> tuple[ConvertedGraph, ModelMetadata, Verification]:
     """Writes the model file, unless it turns out worse than allowed.
 
     Returns:
-        The metadata as written, and how the file compares with its source.
+        Graph and metadata as written, and how the network compares with its source.
     """
     images = job.verification
     engine = open_engine(ModelFile(converted.graph, metadata))
@@ -336,11 +344,28 @@ def _write_verified(
             quiet=job.quiet,
         )
         _check_drop(verification, job.options.drop_limits, job.output)
+        if job.options.merge != HOST:
+            converted, engine = _with_maps(job, converted, engine)
+            metadata = engine.metadata
         golden = _make_golden(engine, images.samples[0])
     with atomic_write(job.output) as temporary:
         metadata = write_model_file(temporary, converted.graph, metadata, golden)
         read_model_file(temporary)  # what is written can be read
-    return metadata, verification
+    return converted, metadata, verification
+
+
+def _with_maps(
+    job: _Job, converted: ConvertedGraph, network: Engine
+) -> tuple[ConvertedGraph, Engine]:
+    """Puts into the graph what makes maps of its heads."""
+    _say("adding the merge", job.quiet)
+    merged, metadata = merge_in_graph(
+        converted, network.metadata, job.options.file_format
+    )
+    engine = open_engine(ModelFile(merged.graph, metadata))
+    samples = job.verification.samples[:_IMAGES_OF_MAPS]
+    check_maps(network, engine, (_inputs_of(metadata, s) for s in samples))
+    return merged, engine
 
 
 def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
@@ -493,14 +518,22 @@ def _make_golden(engine: Engine, sample: SampleLike) -> Golden | None:
     metadata = engine.metadata
     if metadata.canvas[0] * metadata.canvas[1] > _MAX_GOLDEN_PIXELS:
         return None
+    inputs = _inputs_of(metadata, sample)
+    # Sixteen grey levels test as well as 256, and compress to a fifth.
+    inputs[keys.IMAGE] = inputs[keys.IMAGE] // 16 * 16
+    return Golden(inputs, engine.run(inputs))
+
+
+def _inputs_of(metadata: ModelMetadata, sample: SampleLike) -> dict[str, NDArray[Any]]:
+    """Gives what the network takes for an image without a past."""
     inputs: dict[str, NDArray[Any]] = {
         name: np.zeros(spec.shape, np.uint8 if is_picture(name) else np.float32)
         for name, spec in metadata.inputs.items()
     }
-    canvas, _ = place_on_canvas(sample.load_image(), metadata.canvas, metadata.resize)
-    # Sixteen grey levels test as well as 256, and compress to a fifth.
-    inputs[keys.IMAGE] = canvas // 16 * 16
-    return Golden(inputs, engine.run(inputs))
+    inputs[keys.IMAGE], _ = place_on_canvas(
+        sample.load_image(), metadata.canvas, metadata.resize
+    )
+    return inputs
 
 
 def _check_drop(

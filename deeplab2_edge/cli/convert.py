@@ -72,6 +72,13 @@ def add_parser(subparsers: Any) -> None:
         help="; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()),
     )
     parser.add_argument(
+        "--merge",
+        choices=("host", "graph"),
+        default="host",
+        help="where heads become panoptic maps: on the host, fastest, or in the graph, "
+        "so that any TFLite or ONNX runtime gives maps (default: host)",
+    )
+    parser.add_argument(
         "--input-size",
         type=parse_size,
         metavar="HxW",
@@ -131,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
             format=args.format,
             target=args.target,
             quantization=args.quantize,
+            merge=args.merge,
             canvas=args.input_size,
             output=args.output,
             calibration_data=args.calibration_data,
