@@ -19,6 +19,7 @@ from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration, Inputs
+from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms, forms_for
 from deeplab2_edge.convert.images import ImageSet, open_data
@@ -162,7 +163,10 @@ def convert_checkpoint(
         op_counts=dict(converted.op_counts),
         calibration=converted.calibration,
         verification=verification,
-        notes=_notes(job, source),
+        notes=(
+            *_notes(job, source),
+            *coverage_notes(converted.graph, options.target, job.output),
+        ),
         seconds=time.monotonic() - start,
         peak_memory_bytes=peak_memory_bytes(),
     )
