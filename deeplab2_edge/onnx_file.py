@@ -86,6 +86,7 @@ class OnnxSummary:
         opsets: Version of each operator set, by domain; `""` is the standard one.
         op_counts: Number of nodes by op, most frequent first; ops of other domains
             as `domain.Op`.
+        num_tensors: All that nodes take or give, constants included.
         has_external_data: Whether some constant is to be read from another file.
         has_functions: Whether the model brings operators of its own, or a training
             graph.
@@ -98,6 +99,7 @@ class OnnxSummary:
     ir_version: int
     opsets: Mapping[str, int]
     op_counts: Mapping[str, int]
+    num_tensors: int
     has_external_data: bool
     has_functions: bool
     integer_outputs: frozenset[str] = frozenset()
@@ -228,6 +230,7 @@ def summarize(content: bytes) -> OnnxSummary:
     has_external_data = False
     budget = _Budget(_MAX_FIELDS)
     makers: dict[str, tuple[str, str]] = {}
+    tensors: set[str] = set()
     outputs: list[str] = []
     bounds: dict[str, int] = {}
     loops: list[str] = []
@@ -242,7 +245,9 @@ def summarize(content: bytes) -> OnnxSummary:
                 if kind == "node":
                     op = _op_name(content, message)
                     counts[op] += 1
-                    source = next(_texts(content, message, _NODE_INPUT), "")
+                    taken = list(_texts(content, message, _NODE_INPUT))
+                    tensors.update(name for name in taken if name)
+                    source = taken[0] if taken else ""
                     if op == _LOOP:
                         loops.append(source)
                     for name in _texts(content, message, _NODE_OUTPUT):
@@ -257,6 +262,7 @@ def summarize(content: bytes) -> OnnxSummary:
         ir_version=ir_version,
         opsets=opsets,
         op_counts=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        num_tensors=len(tensors.union(makers)),
         has_external_data=has_external_data,
         has_functions=has_functions,
         integer_outputs=frozenset(n for n in outputs if _was_integer(n, makers)),

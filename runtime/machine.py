@@ -1,5 +1,7 @@
 """Describes the machine, so that a measurement can be understood later."""
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import sys
@@ -22,9 +24,17 @@ def describe_machine() -> dict[str, Any]:
     Returns:
         `cpu`, `board`, `architecture`, `cores`, `usable_cores`, `governor`,
         `max_frequency_mhz`, `temperature_c`, `memory_bytes`, `system`, `python`,
-        `versions` of `deeplab2-edge`, `numpy`, `opencv` and the interpreter.
+        `versions` of `deeplab2-edge`, `numpy`, `opencv` and the runtimes.
     """
     runtime = runtime_info()
+    versions = {
+        "deeplab2-edge": __version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        runtime.name: runtime.version,
+    }
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["onnxruntime"] = importlib.metadata.version("onnxruntime")
     return {
         "cpu": _cpu_name(),
         "board": _read(Path("/proc/device-tree/model")),
@@ -39,12 +49,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {
-            "deeplab2-edge": __version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            runtime.name: runtime.version,
-        },
+        "versions": versions,
     }
 
 

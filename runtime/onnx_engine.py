@@ -24,6 +24,7 @@ from deeplab2_edge.model_file import (
 from deeplab2_edge.onnx_file import summarize
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.interpreter import GraphInfo, TensorInfo
 from deeplab2_edge.stderr import hidden_stderr
 
 _PROVIDERS = ("CPUExecutionProvider",)
@@ -105,6 +106,33 @@ class OnnxEngine:
             name: _without_batch(value)
             for name, value in zip(self._outputs, found, strict=True)
         }
+
+
+def describe_graph(model: ModelFile) -> GraphInfo:
+    """Lists ops and tensors as they are in the file, before any optimization.
+
+    Raises:
+        ModelFileError: If ONNX Runtime refuses the graph.
+        MissingExtraError: If ONNX Runtime is not installed.
+    """
+    summary = summarize(model.graph)
+    session = _make_session(model.graph, model.label, num_threads=1)
+    return GraphInfo(
+        op_counts=summary.op_counts,
+        num_tensors=summary.num_tensors,
+        inputs=tuple(map(_tensor_info, session.get_inputs())),
+        outputs=tuple(map(_tensor_info, session.get_outputs())),
+    )
+
+
+def _tensor_info(tensor: Any) -> TensorInfo:
+    return TensorInfo(
+        name=tensor.name,
+        shape=tuple(tensor.shape),
+        dtype=_DTYPES.get(tensor.type, tensor.type),
+        scale=0.0,
+        zero_point=0,
+    )
 
 
 def _without_batch(value: NDArray[Any]) -> NDArray[Any]:

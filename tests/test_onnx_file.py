@@ -138,6 +138,7 @@ def test_summary_counts_ops() -> None:
     assert summary.ir_version == 8
     assert summary.opsets == {"": 17}
     assert summary.op_counts == {"Add": 1}
+    assert summary.num_tensors == 3
     summary.check_self_contained()
 
 

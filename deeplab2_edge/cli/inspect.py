@@ -42,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model",
         metavar="FILE",
-        help="a .tflite file made by `deeplab2-edge convert`, or a checkpoint: "
-        "archive, folder, prefix, or `demo`",
+        help="a .tflite or .onnx file made by `deeplab2-edge convert`, or a "
+        "checkpoint: archive, folder, prefix, or `demo`",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"
@@ -57,15 +57,17 @@ def run(args: argparse.Namespace) -> int:
     check_target_options(args)
     if args.target:
         return inspect_target(args)
-    if not args.model.endswith(".tflite"):
+    if not args.model.endswith((".tflite", ".onnx")):
         return _inspect_checkpoint(args.model, is_json=args.json)
     from pathlib import Path
 
-    from deeplab2_edge.model_file import read_model_file
+    from deeplab2_edge.model_file import ONNX, read_model_file
+    from deeplab2_edge.runtime import interpreter, onnx_engine
     from deeplab2_edge.runtime.engine import open_engine, self_test
-    from deeplab2_edge.runtime.interpreter import describe_graph
 
     model = read_model_file(args.model)
+    of_format = onnx_engine if model.format == ONNX else interpreter
+    describe_graph = of_format.describe_graph
     graph = describe_graph(model)
     differences = self_test(open_engine(model), model)
     file_bytes = Path(args.model).stat().st_size

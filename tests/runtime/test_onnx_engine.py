@@ -29,7 +29,7 @@ from deeplab2_edge.model_file import (
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import open_engine, self_test
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
-from deeplab2_edge.runtime.onnx_engine import OnnxEngine
+from deeplab2_edge.runtime.onnx_engine import OnnxEngine, describe_graph
 from tests.runtime.tiny_model import CANVAS, FLOAT_MODEL, draw_scene
 from tests.runtime.tiny_onnx import build_onnx, onnx_file, tiny_onnx_metadata
 
@@ -85,6 +85,14 @@ def test_runtime_needs_neither_tensorflow_nor_onnx(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+def test_graph_is_described() -> None:
+    info = describe_graph(onnx_file())
+    assert info.op_counts["MatMul"] == 3
+    (image,) = info.inputs
+    assert (image.name, image.shape, image.dtype) == ("image", (1, *CANVAS, 3), "uint8")
+    assert len(info.outputs) == 3
 
 
 def test_dequantized_centers_are_known_to_be_integers() -> None:
