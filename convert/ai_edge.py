@@ -62,7 +62,7 @@ def quantize(graph: FloatGraph, part: FloatPart, *, has_integer_heads: bool) -> 
         raise ConversionError(
             f"ai-edge-quantizer failed: {reason}; try --quantizer tflite"
         ) from error
-    return bytes(result.quantized_model)
+    return edits.restore_signature(bytes(result.quantized_model), graph.content)
 
 
 def _keep(engine: Any, graph: FloatGraph, part: FloatPart, names: Any, no: Any) -> None:

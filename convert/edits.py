@@ -60,6 +60,28 @@ def prepare_float(graph: bytes, apart: Collection[int]) -> bytes:
     return _pack(model)
 
 
+def restore_signature(graph: bytes, original: bytes) -> bytes:
+    """Lets the signature speak of the inputs and outputs that the graph has.
+
+    A quantizer may put an op behind an output and forget to tell the signature.
+
+    Args:
+        graph: A flatbuffer made from another, its inputs and outputs in the same order.
+        original: The other flatbuffer.
+    """
+    model, before = _unpack(graph), _unpack(original)
+    for name in ("inputs", "outputs"):
+        old = [int(i) for i in getattr(before.subgraphs[0], name)]
+        new = [int(i) for i in getattr(model.subgraphs[0], name)]
+        places = {
+            entry.name: old.index(int(entry.tensorIndex))
+            for entry in getattr(before.signatureDefs[0], name)
+        }
+        for entry in getattr(model.signatureDefs[0], name):
+            entry.tensorIndex = new[places[entry.name]]
+    return _pack(model)
+
+
 def _copy_constant(model: Any, network: Any, index: int) -> int:
     constant = copy.copy(network.tensors[index])
     constant.name = constant.name + b"_float"
