@@ -60,6 +60,8 @@ class ConversionOptions:
             world.
         verification_images: Most images to verify with.
         drop_limits: Refuse to write a file that is worse.
+        weights_license: Of the weights, written into the file; that of the shipped
+            checkpoint is known.
     """
 
     checkpoint: str = assets.DEMO_CHECKPOINT
@@ -75,6 +77,7 @@ class ConversionOptions:
     verification_data: str | None = None
     verification_images: int = 8
     drop_limits: Sequence[DropLimit] = ()
+    weights_license: str | None = None
 
     @property
     def file_format(self) -> str:
@@ -83,6 +86,12 @@ class ConversionOptions:
             return self.format
         is_onnx = self.target == ONNX_TARGET or str(self.output).endswith(".onnx")
         return ONNX if is_onnx else TFLITE
+
+    @property
+    def license_of_weights(self) -> str | None:
+        """What is known about the license of the weights."""
+        is_shipped = self.checkpoint == assets.DEMO_CHECKPOINT
+        return self.weights_license or (assets.DEMO_LICENSE if is_shipped else None)
 
 
 def check_options(options: ConversionOptions) -> None:

@@ -19,6 +19,7 @@ from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration, Inputs
+from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms, forms_for
@@ -352,6 +353,15 @@ def _write_verified(
             converted, engine = _with_maps(job, converted, engine)
             metadata = engine.metadata
         golden = _make_golden(engine, images.samples[0])
+    certificate = make_certificate(
+        metadata,
+        converted.graph,
+        job.options.file_format,
+        verification,
+        weights_license=job.options.license_of_weights,
+        drop_limits=job.options.drop_limits,
+    )
+    metadata = replace(metadata, certificate=certificate.to_json())
     with atomic_write(job.output) as temporary:
         metadata = write_model_file(temporary, converted.graph, metadata, golden)
         read_model_file(temporary)  # what is written can be read

@@ -33,26 +33,35 @@ def describe_provenance(
     Raises:
         CheckpointError: If the checkpoint's files cannot be read.
     """
+    is_name = Path(checkpoint).name == str(checkpoint)
+    return {
+        "checkpoint": str(checkpoint) if is_name else Path(prefix).name,
+        "checkpoint_sha256": checkpoint_sha256(prefix),
+        "config_sha256": hashlib.sha256(format_config(config).encode()).hexdigest(),
+        "created": creation_time(),
+        "tool_versions": tool_versions(),
+    }
+
+
+def creation_time() -> str:
+    """Gives the time of now, or of `SOURCE_DATE_EPOCH`, as ISO 8601 in UTC."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     now = (
         datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
         if epoch.isdigit() and len(epoch) < 12
         else datetime.datetime.now(datetime.timezone.utc)
     )
-    is_name = Path(checkpoint).name == str(checkpoint)
-    return {
-        "checkpoint": str(checkpoint) if is_name else Path(prefix).name,
-        "checkpoint_sha256": _checkpoint_sha256(prefix),
-        "config_sha256": hashlib.sha256(format_config(config).encode()).hexdigest(),
-        "created": now.isoformat(timespec="seconds"),
-        "tool_versions": tool_versions(),
-    }
+    return now.isoformat(timespec="seconds")
 
 
-def tool_versions() -> dict[str, str]:
-    """Gives the versions of everything that takes part in a conversion."""
+def tool_versions(*others: str) -> dict[str, str]:
+    """Gives the versions of everything that takes part in a conversion.
+
+    Args:
+        others: Further distributions; what is not installed is left out.
+    """
     versions = {"deeplab2-edge": __version__, "python": platform.python_version()}
-    for distribution in _TOOLS:
+    for distribution in (*_TOOLS, *others):
         try:
             versions[distribution] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and the like
@@ -60,7 +69,7 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def _checkpoint_sha256(prefix: str) -> str:
+def checkpoint_sha256(prefix: str) -> str:
     """Hashes the data files, which hold the values; the index may differ."""
     digest = hashlib.sha256()
     path = Path(prefix)

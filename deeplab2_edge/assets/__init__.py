@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Users write this name wherever a command takes a checkpoint.
 DEMO_CHECKPOINT = "demo"
+# It was trained on rendered scenes alone, and is part of this package.
+DEMO_LICENSE = "Apache-2.0"
 
 
 def demo_config_path() -> Path:

@@ -117,6 +117,13 @@ def add_parser(subparsers: Any) -> None:
         "example 1.0pq or 0.5miou; repeatable",
     )
     parser.add_argument(
+        "--weights-license",
+        "--weights-licence",
+        metavar="TEXT",
+        help="license of the weights, for the certificate in the file, for example "
+        "CC-BY-4.0 (default: unknown)",
+    )
+    parser.add_argument(
         "--output",
         metavar="FILE",
         help="default: MODEL_HxW_QUANTIZATION.FORMAT in the working folder",
@@ -146,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
             verification_data=args.verify_data,
             verification_images=args.verify_images,
             drop_limits=limits,
+            weights_license=args.weights_license,
         ),
         quiet=args.quiet,
     )
@@ -158,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(result: "ConversionResult") -> None:
     from deeplab2_edge.convert import format_verification
+    from deeplab2_edge.convert.certificate import format_certificate, read_certificate
 
     calibration = result.calibration
     if calibration is not None:
@@ -171,6 +180,9 @@ def _print(result: "ConversionResult") -> None:
                 f"range in {outlier.layer}"
             )
     print(format_verification(result.verification, result.metadata.quantization))
+    certificate = read_certificate(result.metadata)
+    if certificate is not None:
+        print(format_certificate(certificate))
     for note in result.notes:
         print(f"note: {note}")
     print(
