@@ -33,6 +33,8 @@ class Mode:
         description: One line for people who choose.
         needs_calibration: Whether images must set the ranges of activations.
         has_integer_heads: Whether heads leave the network as integers.
+        has_plateaus: Whether peaks of the center heatmap are flat: in 256 steps, or
+            cut at 1 by the bound of a graph for integers.
         neighbors: What to take where this mode cannot be used, the closest first.
     """
 
@@ -40,6 +42,7 @@ class Mode:
     description: str
     needs_calibration: bool = False
     has_integer_heads: bool = False
+    has_plateaus: bool = False
     neighbors: tuple[str, ...] = ()
 
 
@@ -62,6 +65,7 @@ MODES: Mapping[str, Mode] = {
             "integers throughout: smallest and fastest",
             needs_calibration=True,
             has_integer_heads=True,
+            has_plateaus=True,
             neighbors=(INT8_MIXED, DYNAMIC, FP16),
         ),
         Mode(
@@ -69,6 +73,7 @@ MODES: Mapping[str, Mode] = {
             "int8 with the fragile parts (attention, depth, centers and offsets) in "
             "float32",
             needs_calibration=True,
+            has_plateaus=True,
             neighbors=(INT8, DYNAMIC, FP16),
         ),
         Mode(

@@ -466,8 +466,8 @@ def describe_converted(
     """
     merge = metadata.merge
     if merge is not None:
-        # Integer peaks are flat; without this each would be several centers.
-        has_plateaus = find_mode(quantization).has_integer_heads
+        # Without this each flat peak would be several centers.
+        has_plateaus = find_mode(quantization).has_plateaus
         merge = replace(merge, merge_plateaus=has_plateaus)
     return replace(
         metadata,
