@@ -6,8 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
-from deeplab2_edge.convert.forms import TARGETS
-from deeplab2_edge.convert.modes import MODE_NAMES, MODES
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.wording import counted
 
@@ -33,6 +31,10 @@ printed and written to OUTPUT.report.json.
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
+    # Tables of words; loading them loads nothing else.
+    from deeplab2_edge.convert.forms import TARGETS
+    from deeplab2_edge.convert.modes import MODE_NAMES, MODES
+
     parser = add_command(
         subparsers,
         "convert",
