@@ -51,6 +51,7 @@ format: setup  ## format and mend what can be mended
 bench: setup  ## measure, half an hour, and rewrite the tables; see benchmarks/README.md
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.conversion --limit 200 --output benchmarks/results/conversion_synthetic.json
+	$(BIN)/python -m benchmarks.conversion_cost
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.input_pipeline
 	$(BIN)/python -m benchmarks.matching

@@ -77,6 +77,29 @@ def format_conversion_families(document: dict[str, Any]) -> str:
     )
 
 
+def format_conversion_cost(document: dict[str, Any]) -> str:
+    """Formats what `benchmarks/conversion_cost.py` writes."""
+    return section(
+        "### What a conversion takes, from the checkpoint to the verified file",
+        f"`{document['command']}`, {document['calibration_images']} calibration "
+        f"images. Machine: {machine(document)}.",
+        table(
+            ["recipe", "canvas", "file", "seconds", "peak MB", "MB"],
+            (
+                [
+                    f"`{row['recipe']}`",
+                    row["canvas"],
+                    row["file"],
+                    str(row["seconds"]),
+                    megabytes(row["peak_memory_bytes"]),
+                    f"{row['file_bytes'] / 1e6:.1f}",
+                ]
+                for row in document["rows"]
+            ),
+        ),
+    )
+
+
 def _worst(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.conversion_tables import (
     format_conversion,
+    format_conversion_cost,
     format_conversion_families,
 )
 from benchmarks.markdown import machine, megabytes, section, size, table
@@ -159,6 +160,7 @@ _TABLES: Mapping[str, Callable[[dict[str, Any]], str]] = {
         "validation photographs of CamVid, `camvid_mobilenet_v3_small`"
     ),
     "conversion_families.json": format_conversion_families,
+    "conversion_cost.json": format_conversion_cost,
     "views_camvid.json": _views,
     "families.json": format_families,
     "latency.json": _latency,
