@@ -21,6 +21,7 @@ TARGETS = (CPU, GPU, EDGE_TPU, ONNX)
 HARD_SWISH_FORMS = ("fused", "decomposed")
 AXIAL_FORMS = ("builtin", "einsum", "custom-op")
 RESIZE_FORMS = ("native", "matmul", "spread")
+POOL_FORMS = ("native", "separable")
 MERGE_FORMS = ("host", "graph", "custom-op")
 
 # Modes whose hard-swish runs on 8-bit or 16-bit integers.
@@ -43,6 +44,9 @@ class Forms:
         resize: `"native"`, RESIZE_BILINEAR with aligned corners; `"matmul"`, products
             with two constant matrices, for delegates that do not align corners; or
             `"spread"`, RESIZE_BILINEAR, but pooled features are spread by a product.
+        pool: `"native"`, AVERAGE_POOL_2D where a canvas is larger than the training
+            crop, so that the ASPP pools a window, or `"separable"`, two depthwise
+            convolutions.
         merge: Who makes panoptic maps of heads: the `"host"`, the `"graph"` in builtin
             ops, or a `"custom-op"`.
 
@@ -53,6 +57,7 @@ class Forms:
     hard_swish: str = "fused"
     axial: str = "einsum"
     resize: str = "native"
+    pool: str = "native"
     merge: str = "host"
 
     def __post_init__(self) -> None:
@@ -60,6 +65,7 @@ class Forms:
             ("hard_swish", HARD_SWISH_FORMS),
             ("axial", AXIAL_FORMS),
             ("resize", RESIZE_FORMS),
+            ("pool", POOL_FORMS),
             ("merge", MERGE_FORMS),
         ):
             value = getattr(self, name)
@@ -81,6 +87,7 @@ class Forms:
             "hard_swish": self.hard_swish,
             "axial": self.axial,
             "resize": self.resize,
+            "pool": self.pool,
         }
 
 
@@ -103,4 +110,7 @@ def forms_for(target: str, quantization: str) -> Forms:
         # Delegates for GPUs hold constants in memory of their own: small tables.
         axial="builtin" if target in (GPU, EDGE_TPU) else "einsum",
         resize={GPU: "matmul", EDGE_TPU: "spread"}.get(target, "native"),
+        # int8 AVERAGE_POOL_2D has no XNNPACK kernel either; large windows are slow on
+        # every device.
+        pool="separable" if quantization in _INTEGER_MODES[:2] else "native",
     )

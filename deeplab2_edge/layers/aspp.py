@@ -6,7 +6,7 @@ from typing import Any
 from deeplab2_edge.layers.conv import conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import ReplayableDropout
-from deeplab2_edge.layers.pooling import global_mean
+from deeplab2_edge.layers.pooling import global_mean, window_mean
 from deeplab2_edge.layers.resize import resize_like
 from deeplab2_edge.optional import require
 
@@ -89,8 +89,6 @@ def _pooled_branch(
         # The same mean, but an op every delegate and quantizer knows.
         pooled = global_mean(x, f"{path}/_mean")
     else:
-        pooled = tf_keras.layers.AveragePooling2D(
-            window, strides=1, padding="valid", name=f"{path}/_window_mean"
-        )(x)
+        pooled = window_mean(x, window, f"{path}/_window_mean", defaults.pool)
     pooled = conv(pooled, f"{path}/_conv_bn_act", channels, defaults=defaults)
     return resize_like(pooled, x, f"{path}/_resize", defaults.resize)

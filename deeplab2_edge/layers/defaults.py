@@ -21,6 +21,9 @@ class LayerDefaults:
         resize: `"native"`, one op for bilinear resizing; `"matmul"`, two products
             with constant matrices; or `"spread"`, that op, but a product where it
             would spread a single pixel. See `layers.resize`; the values are the same.
+        pool: `"native"`, AVERAGE_POOL_2D where the ASPP pools a window, or
+            `"separable"`, two depthwise convolutions; see `layers.pooling`. The values
+            are the same.
         recompute: Keep only the inputs of each residual block during training and
             compute the rest again for the gradient: less memory, a third more time.
         position_stretch: Extent of the images the weights were trained on over that
@@ -35,5 +38,6 @@ class LayerDefaults:
     hard_swish: str = "fused"
     axial: str = "einsum"
     resize: str = "native"
+    pool: str = "native"
     recompute: bool = False
     position_stretch: tuple[float, float] | None = None

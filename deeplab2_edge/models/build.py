@@ -48,6 +48,7 @@ def build_model(
     hard_swish: str = "fused",
     axial: str = "einsum",
     resize: str = "native",
+    pool: str = "native",
     recompute: bool = False,
     precision: str = "float32",
     stretch_positions: bool = False,
@@ -67,6 +68,7 @@ def build_model(
         hard_swish: See `LayerDefaults`.
         axial: See `LayerDefaults`; `"builtin"` is for inference.
         resize: See `LayerDefaults`.
+        pool: See `LayerDefaults`.
         recompute: See `LayerDefaults`.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`. Variables,
             softmax, batch statistics and outputs stay float32.
@@ -92,6 +94,7 @@ def build_model(
         hard_swish=hard_swish,
         axial=axial,
         resize=resize,
+        pool=pool,
         recompute=recompute,
         position_stretch=(
             _position_stretch(config, input_size) if stretch_positions else None

@@ -31,6 +31,11 @@ def test_the_edge_tpu_spreads_single_pixels() -> None:
     assert (forms.resize, forms.hard_swish) == ("spread", "decomposed")
 
 
+def test_integers_pool_windows_apart() -> None:
+    assert forms_for("cpu", "int8").pool == "separable"
+    assert forms_for("cpu", "none").pool == "native"
+
+
 def test_a_form_can_be_replaced() -> None:
     for axial in AXIAL_FORMS:
         forms = forms_for("cpu", "none").replace(axial=axial)
