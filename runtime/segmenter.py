@@ -135,11 +135,7 @@ class PanopticSegmenter:
             yield from self._stitch(frames)
         elif self.metadata.family == MOTION:
             divisor = self.classes.label_divisor
-            predict = MotionPredictor(
-                self._canvas,
-                with_scores=self._with_class_scores,
-                track_divisor=None if self._with_class_scores else divisor,
-            )
+            predict = MotionPredictor(self._canvas, track_divisor=divisor)
             for image in frames:
                 yield self._timed(image, functools.partial(predict, image))
         else:
@@ -160,11 +156,7 @@ class PanopticSegmenter:
     def _stitch(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
         """Looks at each frame with the next one."""
         divisor = self.classes.label_divisor
-        predict = TwoFramePredictor(
-            self._canvas,
-            with_scores=self._with_class_scores,
-            track_divisor=None if self._with_class_scores else divisor,
-        )
+        predict = TwoFramePredictor(self._canvas, track_divisor=divisor)
 
         def frame_of(image: Image, following: Image | None) -> Predicted:
             return predict(image, following).frame
