@@ -91,7 +91,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
 _WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _ACTIVATIONS = ("none", "relu", "relu_n1_to_1", "relu6")
 _HINTS: Mapping[str, str] = {
-    "AVERAGE_POOL_2D": "a canvas as large as the training crop pools with MEAN",
+    "AVERAGE_POOL_2D": "`--quantize int8` pools in two depthwise convolutions",
     "HARD_SWISH": "write it as ADD and MUL: `--quantize int8` does",
     "RELU": "let it fuse into the op before",
     "RELU6": "let it fuse into the op before",
