@@ -99,7 +99,7 @@ def _one_input(op: Op) -> Judgement | None:
 
 def _pair(op: Op) -> Judgement | None:
     computed = len(op.computed)
-    if len(op.inputs) != 2 or not 1 <= computed <= 2:
+    if len(_shapes(op)) != 2 or len(op.inputs) != 2 or not computed:
         return falls_back("inputs", f"{len(op.inputs)} inputs, {computed} computed")
     return _activation(op)
 

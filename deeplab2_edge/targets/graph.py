@@ -19,7 +19,8 @@ from deeplab2_edge.targets.flatbuffer import MAX_ITEMS, Table, root
 
 _MAGIC = b"TFL3"  # bytes 4 to 8
 _UNPACKING = ("DEQUANTIZE", "DENSIFY")
-_MAX_RANK = 64
+_MAX_RANK = 8
+_MAX_NAME = 200  # characters
 _MAX_SIDE = 1 << 30
 
 
@@ -205,10 +206,16 @@ def _op_name(code: Table) -> tuple[str, int, bool]:
     )
     version = code.number(schema.CODE_VERSION, "<i", 1)
     if number == schema.CUSTOM:
-        return code.text(schema.CODE_CUSTOM) or "CUSTOM", version, True
+        return _name(code, schema.CODE_CUSTOM) or "CUSTOM", version, True
     if not 0 <= number < len(schema.OPS):
         return f"BUILTIN_{number}", version, False
     return schema.OPS[number], version, False
+
+
+def _name(table: Table, field: int) -> str:
+    """Reads a name that a terminal can show as it is."""
+    text = table.text(field)[:_MAX_NAME]
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _buffer(table: Table, content: bytes) -> memoryview:
@@ -234,7 +241,7 @@ def _tensor(table: Table, buffers: list[memoryview]) -> Tensor:
     if quantization is not None:
         scales = len(quantization.numbers(schema.QUANTIZATION_SCALE, "<f4"))
     return Tensor(
-        name=table.text(schema.TENSOR_NAME),
+        name=_name(table, schema.TENSOR_NAME),
         shape=tuple(max(side, 1) for side in shape) if any(shape) else shape,
         dtype=dtype,
         num_scales=scales,

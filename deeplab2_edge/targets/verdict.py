@@ -162,5 +162,11 @@ class Check:
 
 
 def judge(graph: Graph, rules: Rules) -> list[JudgedOp]:
-    """Applies the rules to every op."""
-    return [JudgedOp(op, rules(op), multiply_adds(op)) for op in graph.ops]
+    """Applies the rules to every op that has what rules look at."""
+
+    def verdict(op: Op) -> Judgement:
+        if not op.inputs or not op.outputs or op.inputs[0] is None:
+            return falls_back("inputs", "without inputs or results")
+        return rules(op)
+
+    return [JudgedOp(op, verdict(op), multiply_adds(op)) for op in graph.ops]
