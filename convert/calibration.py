@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert.float_graph import PIXEL_INPUTS, FloatGraph
+from deeplab2_edge.convert.modes import QUANTILE as QUANTILE
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import default_threads
@@ -33,9 +34,6 @@ from deeplab2_edge.wording import counted
 
 tf = require("tensorflow", extra="convert")
 
-# Share of the images whose range a tensor covers. On the demo model 0.8 to 0.95 give
-# the same, 1 costs 2 dB of the class scores.
-QUANTILE = 0.9
 # What is tried where the quantile is chosen by measurement.
 QUANTILES = (0.8, 0.9, 0.95, 1.0)
 # An image is left out if some layer reaches this many times the median range.

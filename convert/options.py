@@ -55,11 +55,16 @@ class ConversionOptions:
         calibration_data: What `open_samples` takes; needed for static quantization
             unless the checkpoint is `demo`.
         calibration_images: Most images to calibrate with.
+        calibration_quantile: Share of the calibration images whose range is covered;
+            None chooses it by the verification images.
+        quantizer: One of `modes.QUANTIZERS`, for TFLite files of int8.
+        sensitivity: Whether to measure which layers cost most.
         verification_data: What `open_samples` takes; by default the calibration data
             (other images of it, if there are enough), else scenes of the synthetic
             world.
         verification_images: Most images to verify with.
-        drop_limits: Refuse to write a file that is worse.
+        drop_limits: Try ways to quantize until none is worse; refuse to write a file
+            that is.
         weights_license: Of the weights, written into the file; that of the shipped
             checkpoint is known.
     """
@@ -74,6 +79,9 @@ class ConversionOptions:
     output: str | os.PathLike[str] | None = None
     calibration_data: str | None = None
     calibration_images: int = 100
+    calibration_quantile: float | None = None
+    quantizer: str = modes.DEFAULT_QUANTIZER
+    sensitivity: bool = False
     verification_data: str | None = None
     verification_images: int = 8
     drop_limits: Sequence[DropLimit] = ()
@@ -116,6 +124,7 @@ def check_options(options: ConversionOptions) -> None:
             "or give --target onnx"
         )
     modes.check_mode(options.quantization, file_format, options.target)
+    _check_quantization(options)
     if options.merge not in MERGE_PLACES:
         raise UsageError(
             f"--merge is {options.merge!r}; must be {', '.join(MERGE_PLACES)}"
@@ -144,6 +153,32 @@ def check_options(options: ConversionOptions) -> None:
                 f"--max-drop is {limit.points}{limit.metric}; must be points of "
                 f"{', '.join(known)}, for example 1.0pq"
             )
+
+
+def _check_quantization(options: ConversionOptions) -> None:
+    if options.quantizer not in modes.QUANTIZERS:
+        raise UsageError(
+            f"--quantizer is {options.quantizer!r}; must be "
+            f"{' or '.join(modes.QUANTIZERS)}"
+        )
+    is_searched = modes.is_searched(options.quantization, options.file_format)
+    for name, is_asked in (
+        (
+            f"--quantizer {options.quantizer}",
+            options.quantizer != modes.DEFAULT_QUANTIZER,
+        ),
+        ("--sensitivity", options.sensitivity),
+    ):
+        if is_asked and not is_searched:
+            raise UsageError(
+                f"{name} is for TFLite files of --quantize int8 or int8-mixed, not of "
+                f"{options.quantization} in {options.file_format}"
+            )
+    quantile = options.calibration_quantile
+    if quantile is not None and not 0.5 <= quantile <= 1:
+        raise UsageError(
+            f"--calibration-quantile is {quantile:g}; must be 0.5 to 1, or auto"
+        )
 
 
 def check_merge(options: ConversionOptions, family: str) -> None:

@@ -4,10 +4,11 @@ import itertools
 import json
 import os
 import re
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms, forms_for
 from deeplab2_edge.convert.images import ImageSet, open_data
+from deeplab2_edge.convert.ladder import Attempt, Climb, Promise, climb, refusal
 from deeplab2_edge.convert.merging import check_maps, merge_in_graph
-from deeplab2_edge.convert.modes import find_mode
+from deeplab2_edge.convert.modes import QUANTILE, find_mode, is_searched
 from deeplab2_edge.convert.options import (
     ConversionOptions,
     DropLimit,
@@ -34,10 +36,14 @@ from deeplab2_edge.convert.options import (
     check_options,
 )
 from deeplab2_edge.convert.provenance import describe_provenance
+from deeplab2_edge.convert.quantile import MAX_IMAGES, QuantileChoice
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.recording import Recorder
+from deeplab2_edge.convert.search import StaticSearch
+from deeplab2_edge.convert.sensitivity import Sensitivity, draw_sensitivity
 from deeplab2_edge.convert.tflite import (
     ConvertedGraph,
+    Quantizable,
     convert_graph,
     is_for_integers,
 )
@@ -77,8 +83,9 @@ from deeplab2_edge.samples import SYNTHETIC, video_of
 from deeplab2_edge.wording import counted
 
 REPORT_SUFFIX = ".report.json"
-# Below this many calibration images the user is told.
-_FEW_IMAGES = 20
+SENSITIVITY_SUFFIX = ".sensitivity.svg"
+# Runs whose median is the latency of one of several ways to quantize.
+_TIMED_RUNS = 5
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
 # So many show that a file makes the maps that the host makes.
@@ -100,6 +107,10 @@ class ConversionResult:
         notes: What the user should know.
         seconds: Wall time.
         peak_memory_bytes: Largest resident memory of the process so far, if known.
+        float_ops: Number of ops that compute in float32, of an integer file.
+        quantile: How the quantile was chosen, if it was.
+        sensitivity: Which layers cost most, if it was asked for.
+        tried: What was tried to keep the limits of drops.
     """
 
     output: Path
@@ -112,6 +123,10 @@ class ConversionResult:
     notes: tuple[str, ...]
     seconds: float
     peak_memory_bytes: int | None
+    float_ops: Mapping[str, int] = field(default_factory=dict)
+    quantile: QuantileChoice | None = None
+    sensitivity: Sensitivity | None = None
+    tried: Climb | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
@@ -120,6 +135,10 @@ class ConversionResult:
             "file_bytes": self.file_bytes,
             "metadata": json.loads(self.metadata.to_json()),
             "op_counts": self.op_counts,
+            "float_ops": dict(self.float_ops),
+            "quantile": self.quantile and self.quantile.to_json(),
+            "sensitivity": self.sensitivity and self.sensitivity.to_json(),
+            "tried": self.tried and self.tried.to_json(),
             "calibration": self.calibration and self.calibration.to_json(),
             "verification": self.verification.to_json(),
             "notes": list(self.notes),
@@ -152,10 +171,8 @@ def convert_checkpoint(
     _say("building the model", quiet)
     source = _load_source(job)
     _say("converting", quiet)
-    converted, metadata = _convert(job, source)
-    converted, metadata, verification = _write_verified(
-        job, source, converted, metadata
-    )
+    product = _convert(job, source)
+    converted, metadata = _write(job, product)
     result = ConversionResult(
         output=job.output,
         report_path=job.output.with_name(job.output.name + REPORT_SUFFIX),
@@ -163,14 +180,22 @@ def convert_checkpoint(
         file_bytes=job.output.stat().st_size,
         op_counts=dict(converted.op_counts),
         calibration=converted.calibration,
-        verification=verification,
+        verification=product.verification,
         notes=(
-            *_notes(job, source),
+            *_notes(job, source, product),
             *coverage_notes(converted.graph, options.target, job.output),
         ),
         seconds=time.monotonic() - start,
         peak_memory_bytes=peak_memory_bytes(),
+        float_ops=converted.float_ops,
+        quantile=product.quantile,
+        sensitivity=product.sensitivity,
+        tried=product.tried,
     )
+    if result.sensitivity is not None:
+        drawing = job.output.with_name(job.output.name + SENSITIVITY_SUFFIX)
+        with atomic_write(drawing) as temporary:
+            temporary.write_text(draw_sensitivity(result.sensitivity))
     with atomic_write(result.report_path) as temporary:
         temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n")
     return result
@@ -310,62 +335,157 @@ def _export(job: _Job, source: _Source) -> ExportedGraph:
     )
 
 
-def _convert(job: _Job, source: _Source) -> tuple[ConvertedGraph, ModelMetadata]:
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """Is a converted network and how it compares with its source.
+
+    Attributes:
+        converted: The network.
+        metadata: Of its file.
+        verification: Comparison with the float source.
+        quantile: See `ConversionResult`, as all that follows.
+    """
+
+    converted: ConvertedGraph
+    metadata: ModelMetadata
+    verification: Verification
+    quantile: QuantileChoice | None = None
+    sensitivity: Sensitivity | None = None
+    tried: Climb | None = None
+
+    def open(self) -> Engine:
+        """Opens the network."""
+        return open_engine(ModelFile(self.converted.graph, self.metadata))
+
+
+def _convert(job: _Job, source: _Source) -> _Product:
+    """Converts as asked, or as far from it as the limits of drops demand.
+
+    Raises:
+        ConversionError: If the conversion fails, or nothing keeps the limits.
+    """
     options = job.options
     exported = _export(job, source)
     samples = calibration_inputs(source.engine, job.calibration, quiet=job.quiet)
+    if is_searched(options.quantization, options.file_format):
+        return _search(job, source, Quantizable.measure(exported, samples))
     if options.file_format == ONNX:
         # Its tools are an extra that TFLite files do not need.
         from deeplab2_edge.convert.onnx import convert_to_onnx as convert
     else:
         convert = convert_graph
-    converted = convert(exported, options.quantization, calibration=samples)
-    metadata = describe_converted(
-        source.engine.metadata, converted, options.quantization
+    converted = convert(
+        exported,
+        options.quantization,
+        calibration=samples,
+        quantile=options.calibration_quantile or QUANTILE,
     )
+    product = _verified(job, source, converted)
+    _check_drop(product.verification, options.drop_limits, job.output)
+    return product
+
+
+def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
+    """Quantizes once, or in several ways until one keeps the limits of drops."""
+    options = job.options
+    few = replace(job.verification, samples=job.verification.samples[:MAX_IMAGES])
+    search = StaticSearch(
+        quantizable,
+        list(calibration_inputs(source.engine, few, quiet=True)),
+        quantization=options.quantization,
+        quantizer=options.quantizer,
+        quantile=options.calibration_quantile,
+        quiet=job.quiet,
+    )
+    tried = None
+    if not options.drop_limits:
+        product = _verified(job, source, search.convert())
+    else:
+        promises = [
+            Promise(limit.metric, limit.points) for limit in options.drop_limits
+        ]
+
+        def measure(name: str, converted: ConvertedGraph) -> Attempt:
+            found = _verified(job, source, converted)
+            return Attempt(
+                name,
+                len(converted.graph),
+                {p.metric: found.verification.drop(p.metric) for p in promises},
+                latency_ms=_latency_ms(found.open(), job),
+                product=found,
+            )
+
+        tried = climb(
+            search.rungs(measure), promises, say=lambda text: _say(text, job.quiet)
+        )
+        if tried.chosen is None:
+            raise ConversionError(f"{job.output}: not written: {refusal(tried)}")
+        product = tried.chosen.product
+    return replace(
+        product,
+        quantile=search.choice if options.calibration_quantile is None else None,
+        sensitivity=search.sensitivity if options.sensitivity else None,
+        tried=tried,
+    )
+
+
+def _latency_ms(engine: Engine, job: _Job) -> float:
+    inputs = _inputs_of(engine.metadata, job.verification.samples[0])
+    engine.run(inputs)
+    seconds = []
+    for _ in range(_TIMED_RUNS):
+        start = time.perf_counter()
+        engine.run(inputs)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def _verified(job: _Job, source: _Source, converted: ConvertedGraph) -> _Product:
+    """Compares a converted network with its source."""
+    options, images = job.options, job.verification
+    # ONNX files do not say; they are always what was asked for.
+    is_onnx = options.file_format == ONNX
+    quantization = options.quantization if is_onnx else converted.quantization
+    metadata = describe_converted(source.engine.metadata, converted, quantization)
     metadata = replace(metadata, target=options.target)
     if job.calibration is not None and converted.calibration is not None:
         metadata = _with_calibration(metadata, job.calibration, converted.calibration)
-    return converted, metadata
-
-
-def _write_verified(
-    job: _Job, source: _Source, converted: ConvertedGraph, metadata: ModelMetadata
-) -> tuple[ConvertedGraph, ModelMetadata, Verification]:
-    """Writes the model file, unless it turns out worse than allowed.
-
-    Returns:
-        Graph and metadata as written, and how the network compares with its source.
-    """
-    images = job.verification
-    engine = open_engine(ModelFile(converted.graph, metadata))
     with quiet_native_notes():
         verification = verify(
             source.engine,
-            engine,
+            open_engine(ModelFile(converted.graph, metadata)),
             images.samples,
             location=images.location,
             labels_of=dataset_of(job.config) if images.has_labels else None,
             quiet=job.quiet,
         )
-        _check_drop(verification, job.options.drop_limits, job.output)
+    return _Product(converted, metadata, verification)
+
+
+def _write(job: _Job, product: _Product) -> tuple[ConvertedGraph, ModelMetadata]:
+    """Writes the model file, with maps if they are to be in the graph.
+
+    Returns:
+        Graph and metadata as written.
+    """
+    converted, engine = product.converted, product.open()
+    with quiet_native_notes():
         if job.options.merge != HOST:
             converted, engine = _with_maps(job, converted, engine)
-            metadata = engine.metadata
-        golden = _make_golden(engine, images.samples[0])
+        golden = _make_golden(engine, job.verification.samples[0])
     certificate = make_certificate(
-        metadata,
+        engine.metadata,
         converted.graph,
         job.options.file_format,
-        verification,
+        product.verification,
         weights_license=job.options.license_of_weights,
         drop_limits=job.options.drop_limits,
     )
-    metadata = replace(metadata, certificate=certificate.to_json())
+    metadata = replace(engine.metadata, certificate=certificate.to_json())
     with atomic_write(job.output) as temporary:
         metadata = write_model_file(temporary, converted.graph, metadata, golden)
         read_model_file(temporary)  # what is written can be read
-    return converted, metadata, verification
+    return converted, metadata
 
 
 def _with_maps(
@@ -382,7 +502,7 @@ def _with_maps(
     return merged, engine
 
 
-def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
+def _notes(job: _Job, source: _Source, product: _Product) -> tuple[str, ...]:
     """Says what the user should know about images and checkpoint."""
     notes = list(job.verification.notes)
     options = job.options
@@ -397,11 +517,8 @@ def _notes(job: _Job, source: _Source) -> tuple[str, ...]:
             f"the checkpoint holds {counted(len(source.unused), 'variable')} that the "
             f"configuration does not use, first {source.unused[0]}"
         )
-    if job.calibration is not None and len(job.calibration.samples) < _FEW_IMAGES:
-        images = counted(len(job.calibration.samples), "image")
-        notes.append(
-            f"calibrated with {images}; ranges settle with {_FEW_IMAGES} and more"
-        )
+    if product.converted.calibration is not None:
+        notes += product.converted.calibration.notes
     return tuple(notes)
 
 
@@ -492,6 +609,7 @@ def _with_calibration(
         "data": Path(images.location).name,
         "images": len(calibration.image_names),
         "used": calibration.num_used,
+        "quantile": calibration.quantile,
     }
     return replace(metadata, provenance={**metadata.provenance, "calibration": summary})
 

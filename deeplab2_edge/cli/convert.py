@@ -33,7 +33,12 @@ def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     # Tables of words; loading them loads nothing else.
     from deeplab2_edge.convert.forms import TARGETS
-    from deeplab2_edge.convert.modes import MODE_NAMES, MODES
+    from deeplab2_edge.convert.modes import (
+        DEFAULT_QUANTIZER,
+        MODE_NAMES,
+        MODES,
+        QUANTIZERS,
+    )
 
     parser = add_command(
         subparsers,
@@ -111,12 +116,32 @@ def add_parser(subparsers: Any) -> None:
         help="most images to compare on (default: 8)",
     )
     parser.add_argument(
+        "--calibration-quantile",
+        type=_quantile,
+        metavar="Q",
+        help="share of the calibration images whose range is covered, 0.5 to 1; "
+        "default: auto, chosen by images to compare on",
+    )
+    parser.add_argument(
+        "--quantizer",
+        choices=QUANTIZERS,
+        default=DEFAULT_QUANTIZER,
+        help="engine of int8 and int8-mixed in TFLite files; ai-edge is an extra "
+        f"(default: {DEFAULT_QUANTIZER})",
+    )
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="measure which layers cost most in int8; a table, and a drawing in "
+        "OUTPUT.sensitivity.svg",
+    )
+    parser.add_argument(
         "--max-drop",
         action="append",
         default=[],
         metavar="POINTS",
-        help="write nothing if the file is worse by more than so many points, for "
-        "example 1.0pq or 0.5miou; repeatable",
+        help="lose at most so many points, for example 1.0pq or 0.5miou: tries other "
+        "ranges and mixed precision, and writes nothing if all are worse; repeatable",
     )
     parser.add_argument(
         "--weights-license",
@@ -152,6 +177,9 @@ def run(args: argparse.Namespace) -> int:
             output=args.output,
             calibration_data=args.calibration_data,
             calibration_images=args.calibration_images,
+            calibration_quantile=args.calibration_quantile,
+            quantizer=args.quantizer,
+            sensitivity=args.sensitivity,
             verification_data=args.verify_data,
             verification_images=args.verify_images,
             drop_limits=limits,
@@ -169,6 +197,8 @@ def run(args: argparse.Namespace) -> int:
 def _print(result: "ConversionResult") -> None:
     from deeplab2_edge.convert import format_verification
     from deeplab2_edge.convert.certificate import format_certificate, read_certificate
+    from deeplab2_edge.convert.ladder import format_climb
+    from deeplab2_edge.convert.sensitivity import format_sensitivity
 
     calibration = result.calibration
     if calibration is not None:
@@ -181,6 +211,15 @@ def _print(result: "ConversionResult") -> None:
                 f"  left out {outlier.name}: {outlier.factor:.1f} times the usual "
                 f"range in {outlier.layer}"
             )
+    if result.quantile is not None:
+        print(
+            f"ranges cover the {result.quantile.quantile:g} quantile of the images, "
+            f"best of {', '.join(f'{q:g}' for q in result.quantile.scores)}"
+        )
+    if result.sensitivity is not None:
+        print(format_sensitivity(result.sensitivity))
+    if result.tried is not None:
+        print(format_climb(result.tried))
     print(format_verification(result.verification, result.metadata.quantization))
     certificate = read_certificate(result.metadata)
     if certificate is not None:
@@ -191,6 +230,10 @@ def _print(result: "ConversionResult") -> None:
         f"wrote {result.output} ({result.file_bytes / 1e6:.2f} MB) in "
         f"{result.seconds:.0f} s; report in {result.report_path}"
     )
+
+
+def _quantile(text: str) -> float | None:
+    return None if text == "auto" else float(text)
 
 
 def _drop_limit(text: str) -> "DropLimit":
