@@ -19,7 +19,7 @@ ONNX = "onnx"
 TARGETS = (CPU, GPU, EDGE_TPU, ONNX)
 
 HARD_SWISH_FORMS = ("fused", "decomposed")
-AXIAL_FORMS = ("builtin", "einsum", "custom-op")
+AXIAL_FORMS = ("builtin", "einsum")
 RESIZE_FORMS = ("native", "matmul", "spread")
 POOL_FORMS = ("native", "separable")
 MERGE_FORMS = ("host", "graph", "custom-op")
@@ -35,12 +35,11 @@ class Forms:
     Attributes:
         hard_swish: `"fused"`, one HARD_SWISH op, or `"decomposed"`, ADD and MUL. See
             `layers.activations`.
-        axial: How relative positions enter attention. `"builtin"`: products with the
-            table of all `2 L - 1` distances, shifted into place by padding and
-            slicing; constants grow with the length of an axis. `"einsum"`: products
-            with looked-up vectors as in training; constants grow with its square.
-            `"custom-op"`: as one op of a native library, whose result the host
-            replaces where the library is missing.
+        axial: How attention is written. `"builtin"`: with all normalizations folded,
+            and relative positions as products with the table of all `2 L - 1`
+            distances, shifted into place by padding and slicing; constants grow with
+            the length of an axis. `"einsum"`: as in training, with products with
+            looked-up vectors; constants grow with the square of the length.
         resize: `"native"`, RESIZE_BILINEAR with aligned corners; `"matmul"`, products
             with two constant matrices, for delegates that do not align corners; or
             `"spread"`, RESIZE_BILINEAR, but pooled features are spread by a product.
@@ -75,7 +74,7 @@ class Forms:
     @property
     def has_custom_ops(self) -> bool:
         """Is whether the file needs ops that are not builtin."""
-        return "custom-op" in (self.axial, self.merge)
+        return self.merge == "custom-op"
 
     def replace(self, **forms: Any) -> "Forms":
         """Returns a copy with some forms changed."""

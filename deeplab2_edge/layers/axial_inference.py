@@ -50,6 +50,8 @@ class FoldedAttention:
         self._drift = self._stride * (windows.rows - 1)
         self._is_softmax = layer.options.self_attention_activation == "softmax"
 
+    # There is nothing to convert, and looking for it takes longer than the trace.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, x: Any) -> Any:
         """Returns `[B, H', W', value depth]` of a map `[B, H, W, C]`."""
         query, key, value = self._sequences(x)
@@ -232,10 +234,11 @@ def _skew(x: Any, stride: int, width: int) -> Any:
     """
     heads, rows, period = x.shape[1:]
     first, shorter = stride * (rows - 1), period - stride
-    x = tf.reshape(x, (-1, rows * period))
-    x = tf.slice(x, (0, first), (-1, rows * shorter))
-    x = tf.slice(tf.reshape(x, (-1, rows, shorter)), (0, 0, 0), (-1, -1, width))
-    return tf.reshape(x, (-1, heads, rows, width))
+    # At least rank 3 throughout: GPU delegates slice and pad nothing flatter.
+    x = tf.reshape(x, (-1, heads, rows * period))
+    x = tf.slice(x, (0, 0, first), (-1, -1, rows * shorter))
+    x = tf.reshape(x, (-1, heads, rows, shorter))
+    return tf.slice(x, (0, 0, 0, 0), (-1, -1, -1, width))
 
 
 def _unskew(x: Any, stride: int, period: int) -> Any:
@@ -245,8 +248,7 @@ def _unskew(x: Any, stride: int, period: int) -> Any:
     """
     heads, rows, width = x.shape[1:]
     shorter = period - stride
-    x = tf.reshape(x, (-1, rows, width))
-    x = tf.pad(x, ((0, 0), (0, 0), (0, shorter - width)))
-    x = tf.reshape(x, (-1, rows * shorter))
-    x = tf.pad(x, ((0, 0), (stride * (rows - 1), stride)))
+    x = tf.pad(x, ((0, 0), (0, 0), (0, 0), (0, shorter - width)))
+    x = tf.reshape(x, (-1, heads, rows * shorter))
+    x = tf.pad(x, ((0, 0), (0, 0), (stride * (rows - 1), stride)))
     return tf.reshape(x, (-1, heads, rows, period))

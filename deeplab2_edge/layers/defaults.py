@@ -41,3 +41,7 @@ class LayerDefaults:
     pool: str = "native"
     recompute: bool = False
     position_stretch: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.axial not in ("einsum", "builtin"):
+            raise ValueError(f"axial is {self.axial!r}; must be 'einsum' or 'builtin'")

@@ -81,6 +81,8 @@ class FoldedDualPath(tf_keras.layers.Layer):  # type: ignore[misc]
         self._attention_norms = {kind: self._norms_of(kind) for kind in kinds}
         super().build(input_shape)
 
+    # There is nothing to convert, and looking for it takes longer than the trace.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if training:
             raise ValueError(
