@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from deeplab2_edge import assets
 from deeplab2_edge.convert import modes
-from deeplab2_edge.convert.forms import CPU, EDGE_TPU, TARGETS
+from deeplab2_edge.convert.forms import (
+    AXIAL_FORMS,
+    CPU,
+    EDGE_TPU,
+    TARGETS,
+    Forms,
+    forms_for,
+)
 from deeplab2_edge.convert.forms import ONNX as ONNX_TARGET
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
@@ -48,6 +55,8 @@ class ConversionOptions:
         format: `tflite` or `onnx`; by default what `target` and `output` say.
         target: One of `forms.TARGETS`: what the graph is written for.
         quantization: One of `modes.MODE_NAMES`.
+        axial: One of `forms.AXIAL_FORMS`: how attention is written; by default as is
+            good on the target.
         merge: One of `model_file.MERGE_PLACES`: where heads become maps.
         canvas: (height, width) of the input; by default the evaluation crop.
         output: The model file; by default a name made of model, canvas and
@@ -74,6 +83,7 @@ class ConversionOptions:
     format: str | None = None
     target: str = CPU
     quantization: str = modes.NONE
+    axial: str | None = None
     merge: str = HOST
     canvas: tuple[int, int] | None = None
     output: str | os.PathLike[str] | None = None
@@ -96,6 +106,16 @@ class ConversionOptions:
         return ONNX if is_onnx else TFLITE
 
     @property
+    def forms(self) -> Forms:
+        """In which ops the network is written.
+
+        Raises:
+            UsageError: If there is no such target or form.
+        """
+        forms = forms_for(self.target, self.quantization)
+        return forms if self.axial is None else forms.replace(axial=self.axial)
+
+    @property
     def license_of_weights(self) -> str | None:
         """What is known about the license of the weights."""
         is_shipped = self.checkpoint == assets.DEMO_CHECKPOINT
@@ -112,6 +132,10 @@ def check_options(options: ConversionOptions) -> None:
     if options.target not in TARGETS:
         raise UsageError(
             f"--target is {options.target!r}; must be {', '.join(TARGETS)}"
+        )
+    if options.axial is not None and options.axial not in AXIAL_FORMS:
+        raise UsageError(
+            f"--axial is {options.axial!r}; must be {', '.join(AXIAL_FORMS)}"
         )
     file_format = options.file_format
     if file_format not in FORMATS:

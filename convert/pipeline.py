@@ -23,7 +23,7 @@ from deeplab2_edge.convert.calibration import Calibration, Inputs
 from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
-from deeplab2_edge.convert.forms import Forms, forms_for
+from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.convert.images import ImageSet, open_data
 from deeplab2_edge.convert.ladder import Attempt, Climb, Promise, climb, refusal
 from deeplab2_edge.convert.merging import check_maps, merge_in_graph
@@ -315,7 +315,7 @@ def _load_source(job: _Job) -> _Source:
 def _export(job: _Job, source: _Source) -> ExportedGraph:
     """Traces the network in the forms of the target."""
     options = job.options
-    forms = forms_for(options.target, options.quantization)
+    forms = options.forms
     model = source.engine.network.model
     if forms.build_options() != Forms().build_options():
         with quiet_native_notes():

@@ -32,7 +32,7 @@ printed and written to OUTPUT.report.json.
 def add_parser(subparsers: Any) -> None:
     """Adds the command."""
     # Tables of words; loading them loads nothing else.
-    from deeplab2_edge.convert.forms import TARGETS
+    from deeplab2_edge.convert.forms import AXIAL_FORMS, TARGETS
     from deeplab2_edge.convert.modes import (
         DEFAULT_QUANTIZER,
         MODE_NAMES,
@@ -77,6 +77,12 @@ def add_parser(subparsers: Any) -> None:
         choices=MODE_NAMES,
         default="none",
         help="; ".join(f"{mode.name}: {mode.description}" for mode in MODES.values()),
+    )
+    parser.add_argument(
+        "--axial",
+        choices=AXIAL_FORMS,
+        help="how attention is written: builtin, folded, small tables and few moves; or "
+        "einsum, as it is trained; default: what is good on the target",
     )
     parser.add_argument(
         "--merge",
@@ -172,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
             format=args.format,
             target=args.target,
             quantization=args.quantize,
+            axial=args.axial,
             merge=args.merge,
             canvas=args.input_size,
             output=args.output,
