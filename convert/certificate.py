@@ -12,9 +12,10 @@ import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
+from deeplab2_edge.convert.images import public_name
 from deeplab2_edge.convert.modes import NONE
 from deeplab2_edge.convert.options import LIMITED_METRICS, DropLimit
 from deeplab2_edge.convert.provenance import creation_time, tool_versions
@@ -308,14 +309,6 @@ def figures_of(
     }
 
 
-def public_name(name: str) -> str:
-    """Names an image without the path to it; record files have a number behind."""
-    path, separator, rest = name.partition(": record ")
-    if separator or PurePath(path).is_absolute():
-        path = PurePath(path).name
-    return path + separator + rest
-
-
 def read_certificate(metadata: ModelMetadata) -> Certificate | None:
     """Reads the certificate of a model file, None if it has none.
 
@@ -436,7 +429,7 @@ def _make_promises(
             lowest = round(value - _AGREEMENT_MARGIN, 4)
             promises.append(Bound(name, lowest, False, SAME_IMAGES))
         elif name.startswith("drop."):
-            highest = round(value + _DROP_MARGIN, 3)
+            highest = round(max(value, 0.0) + _DROP_MARGIN, 3)
             promises.append(Bound(name, highest, True, SAME_IMAGES))
     return tuple(promises)
 
@@ -460,7 +453,7 @@ def _judge(
             )
         return True, "equal to the source: it gives the same classes"
     drops = (
-        f"{name.removeprefix('drop.')} drops by {value:.2f} points"
+        f"{name.removeprefix('drop.')} {_change(value)}"
         for name, value in figures.items()
         if name.startswith("drop.") and value is not None
     )
@@ -468,6 +461,11 @@ def _judge(
     asked = [p for p in promises if p.on == ANY_IMAGES]
     allowed = f"; promised {', '.join(map(str, asked))}" if asked else ""
     return True, f"{', '.join(drops)} (against {against}){allowed}"
+
+
+def _change(points: float) -> str:
+    way = "better" if points < 0 else "worse"
+    return f"{abs(points):.2f} points {way}"
 
 
 def _accuracy_figures(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from deeplab2_edge.datasets.folders import DESCRIPTION_NAME, SampleLike
 from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import ConfigError, DataError
 from deeplab2_edge.samples import SYNTHETIC, SampleSet, open_samples
+
+# The synthetic world has no end; images are looked for among so many.
+_MOST_SCENES = 4096
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,42 @@ def open_data(
     return calibration, verification
 
 
+def open_same(
+    location: str,
+    info: DatasetInfo,
+    canvas: tuple[int, int],
+    names: Sequence[str],
+) -> ImageSet | None:
+    """Opens images again, by what `public_name` called them.
+
+    Args:
+        location: What `open_samples` takes.
+        info: The classes of the model.
+        canvas: (height, width) of synthetic scenes.
+        names: Of the images, in order.
+
+    Returns:
+        None if one of them is not there.
+
+    Raises:
+        DataError: If there are no images.
+    """
+    is_synthetic = location.split(":")[0] == SYNTHETIC
+    found = _open(location, info, canvas, _MOST_SCENES if is_synthetic else None)
+    by_name = {public_name(sample.name): sample for sample in found.samples}
+    if not names or not set(names) <= set(by_name):
+        return None
+    return _image_set(location, info, found, [by_name[name] for name in names])
+
+
+def public_name(name: str) -> str:
+    """Names an image without the path to it; record files have a number behind."""
+    path, separator, rest = name.partition(": record ")
+    if separator or PurePath(path).is_absolute():
+        path = PurePath(path).name
+    return path + separator + rest
+
+
 def _pick(
     location: str,
     info: DatasetInfo,
@@ -98,6 +137,16 @@ def _pick(
         picks = np.linspace(0, len(samples) - 1, count).round().astype(int)
         is_first = is_synthetic or in_order
         samples = [samples[i] for i in (range(count) if is_first else picks)]
+    return _image_set(location, info, found, samples)
+
+
+def _image_set(
+    location: str,
+    info: DatasetInfo,
+    found: SampleSet,
+    samples: Sequence[SampleLike],
+) -> ImageSet:
+    """Finds out whether labels are of the model's classes."""
     has_labels = found.info.label_difference(info) is None
     notes: tuple[str, ...] = ()
     if not has_labels and found.info.num_classes > 1:

@@ -25,6 +25,7 @@ COMMANDS = (
     "run",
     "benchmark",
     "inspect",
+    "verify",
     "models",
     "import_checkpoint",
     "doctor",
@@ -36,6 +37,7 @@ _WITH_OWN_FILES = (
     "evaluate",
     "convert",
     "run",
+    "verify",
     "models",
     "import-checkpoint",
 )
@@ -71,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0 on success, 1 when a check found problems (`data check`, `doctor`), 2 on a
-        user's mistake, 130 on Ctrl-C.
+        0 on success, 1 when a check found problems (`data check`, `verify`, `doctor`),
+        2 on a user's mistake, 130 on Ctrl-C.
     """
     if hasattr(signal, "SIGPIPE"):  # `deeplab2-edge models | head` is not an error
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

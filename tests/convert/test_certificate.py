@@ -14,9 +14,9 @@ from deeplab2_edge.convert.certificate import (
     figures_of,
     format_certificate,
     make_certificate,
-    public_name,
     read_certificate,
 )
+from deeplab2_edge.convert.images import public_name
 from deeplab2_edge.convert.options import ConversionOptions, DropLimit
 from deeplab2_edge.errors import ModelFileError
 from deeplab2_edge.families import SEMANTIC
@@ -72,7 +72,7 @@ def test_a_float_file_that_differs_is_named() -> None:
 def test_integers_promise_what_was_asked_and_what_was_found() -> None:
     certificate = certify("int8", noise=0.01, drop_limits=[DropLimit("pq", 1.0)])
     assert certificate.passed
-    assert "pq drops by 0.00 points" in certificate.verdict
+    assert "pq 0.00 points worse" in certificate.verdict
     assert "promised drop.pq at most 1" in certificate.verdict
     asked = [p.figure for p in certificate.promises if p.on == ANY_IMAGES]
     assert asked == ["drop.pq"]
@@ -175,7 +175,7 @@ def test_figures_are_of_the_family() -> None:
         tiny_metadata(quantization="dynamic"), family=SEMANTIC, merge=None
     )
     verdict = make_certificate(metadata, GRAPH, "onnx", flat).verdict
-    assert verdict == "miou drops by 0.00 points (against labels)"
+    assert verdict == "miou 0.00 points worse (against labels)"
 
 
 def test_the_license_of_the_shipped_checkpoint_is_known() -> None:
