@@ -355,6 +355,26 @@ def _to_int16(
         return _examine(_run(quantize), INT16X8, calibration, TFLITE)
 
 
+def convert_with_quantizers(
+    exported: ExportedGraph, calibration: Calibration
+) -> ConvertedGraph:
+    """Converts a network that says itself where and how to quantize, to `int8`.
+
+    Args:
+        exported: Of `qat.export_quantized`.
+        calibration: What set the ranges of its quantizers.
+
+    Raises:
+        ConversionError: If the converter fails.
+    """
+    converter = _converter(exported)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = tf.uint8
+    converter.inference_output_type = tf.int8
+    with quiet_native_notes():
+        return _examine(_run(converter.convert), INT8, calibration, TFLITE)
+
+
 def _converter(exported: ExportedGraph) -> Any:
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [exported.function], exported.module

@@ -5,7 +5,7 @@
 cover, `fine_tuning` trains on, and `export` traces the result for the converter.
 """
 
-from deeplab2_edge.convert.qat.export import export_quantized
+from deeplab2_edge.convert.qat.export import convert_quantized, export_quantized
 from deeplab2_edge.convert.qat.fine_tuning import (
     DEFAULT_STEPS,
     QatModel,
@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_STEPS",
     "QatModel",
     "check_fine_tuning",
+    "convert_quantized",
     "export_quantized",
     "fine_tune",
 ]

@@ -15,7 +15,7 @@ from deeplab2_edge import assets
 from deeplab2_edge.checkpoints import load_weights, resolve_checkpoint
 from deeplab2_edge.config import ExperimentOptions, apply_overrides
 from deeplab2_edge.config.placeholders import unresolved_placeholders
-from deeplab2_edge.convert.calibration import Calibration
+from deeplab2_edge.convert.calibration import QUANTILE, Calibration
 from deeplab2_edge.convert.qat.annotate import annotate, set_ranges
 from deeplab2_edge.convert.qat.graph import Range, expand
 from deeplab2_edge.convert.qat.ranges import Images, calibrate
@@ -90,6 +90,7 @@ def fine_tune(
     run_dir: Path,
     train: Trainer,
     data: str | None = None,
+    quantile: float = QUANTILE,
     quiet: bool = False,
 ) -> QatModel:
     """Trains a float checkpoint on with the rounding of an integer device.
@@ -111,6 +112,7 @@ def fine_tune(
         train: `deeplab2_edge.train.trainer.train`.
         data: Record files to train on, a pattern or a folder; by default those of the
             experiment.
+        quantile: Share of the images whose range is covered.
         quiet: Report no progress.
 
     Raises:
@@ -125,7 +127,7 @@ def fine_tune(
     network = build_model(config, input_size=canvas, batch_size=1)
     load_weights(network, checkpoint)
     expanded = expand(network)
-    ranges, calibration = calibrate(expanded, images)
+    ranges, calibration = calibrate(expanded, images, quantile)
     if steps:
         ensure_output_dir(run_dir)
         _remember(ranges, run_dir)

@@ -4,14 +4,21 @@ Running the quantized network in training mode instead, as the library suggests,
 overwrite the statistics of batch normalization and hardly move the ranges.
 """
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import Calibration, choose_ranges
+from deeplab2_edge.convert.calibration import (
+    QUANTILE,
+    Calibration,
+    Inputs,
+    choose_ranges,
+    fit_inputs,
+    is_plain,
+)
 from deeplab2_edge.convert.qat.annotate import output_quantized
 from deeplab2_edge.convert.qat.graph import Expanded, Range
 from deeplab2_edge.errors import DataError
@@ -21,11 +28,11 @@ tf: Any = require("tensorflow", extra="qat")
 tf_keras: Any = require("tf_keras", extra="qat")
 
 # What a network sees, by the names in `keys`, without a batch.
-Images = Iterable[tuple[str, Mapping[str, NDArray[Any]]]]
+Images = Iterable[tuple[str, Inputs]]
 
 
 def calibrate(
-    expanded: Expanded, images: Images
+    expanded: Expanded, images: Images, quantile: float = QUANTILE
 ) -> tuple[dict[str, Range], Calibration]:
     """Chooses the range of every activation that is quantized.
 
@@ -35,12 +42,13 @@ def calibrate(
     Args:
         expanded: The float network, for one image.
         images: Names, and `image` uint8 `[H, W, 3]`.
+        quantile: Share of the images whose range is covered.
 
     Returns:
         Ranges by name of the layer, and what set them.
 
     Raises:
-        DataError: If there are no images.
+        DataError: If there are no images, they do not fit, or say nothing.
         ConversionError: If the network gives values that are not finite.
     """
     network = expanded.model
@@ -55,12 +63,21 @@ def calibrate(
         values = probes(image, training=False)
         return tf.stack([[tf.reduce_min(v), tf.reduce_max(v)] for v in values])
 
-    image_names, rows = [], []
-    for name, inputs in images:
+    expected = {keys.IMAGE: {"shape": network.input_shape, "dtype": np.float32}}
+    image_names, plain, rows = [], [], []
+    for name, sample in images:
+        inputs = fit_inputs(name, sample, expected)
         image_names.append(name)
-        rows.append(extremes(inputs[keys.IMAGE][np.newaxis].astype(np.float32)))
+        if is_plain(inputs):
+            plain.append(name)
+        rows.append(extremes(inputs[keys.IMAGE]))
     if not rows:
         raise DataError("there are no images to calibrate with")
+    if len(plain) == len(rows):
+        raise DataError(
+            f"every calibration image is of a single color, for example {plain[0]}; "
+            "ranges need images like those the model will see"
+        )
     heads = {id(tensor): head for head, tensor in network.output.items()}
     exceptions: dict[int, Range | None] = {}
     judged = []
@@ -80,9 +97,10 @@ def calibrate(
         names,
         judged=judged,
         exceptions=exceptions,
+        quantile=quantile,
     )
     chosen = {
         name: (float(low), float(high))
         for name, (low, high) in zip(names, ranges, strict=True)
     }
-    return chosen, summary
+    return chosen, dataclasses.replace(summary, plain_images=tuple(plain))
