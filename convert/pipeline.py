@@ -27,7 +27,13 @@ from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.convert.images import ImageSet, open_data
 from deeplab2_edge.convert.ladder import Attempt, Climb, Promise, climb, refusal
 from deeplab2_edge.convert.merging import check_maps, merge_in_graph
-from deeplab2_edge.convert.modes import QUANTILE, find_mode, is_searched
+from deeplab2_edge.convert.modes import (
+    INT8_MIXED,
+    QUANTILE,
+    find_mode,
+    is_searched,
+    supported_modes,
+)
 from deeplab2_edge.convert.options import (
     ConversionOptions,
     DropLimit,
@@ -395,6 +401,7 @@ def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
         quantization=options.quantization,
         quantizer=options.quantizer,
         quantile=options.calibration_quantile,
+        may_mix=INT8_MIXED in supported_modes(options.file_format, options.target),
         quiet=job.quiet,
     )
     tried = None

@@ -30,6 +30,7 @@ class StaticSearch:
         quantizer: One of `modes.QUANTIZERS`.
         quantile: Share of the calibration images whose range is covered; None chooses
             it by the validation images.
+        may_mix: Whether the device can run a file that is partly float32.
         quiet: Whether to show no progress.
     """
 
@@ -38,6 +39,7 @@ class StaticSearch:
     quantization: str = INT8
     quantizer: str = TFLITE
     quantile: float | None = QUANTILE
+    may_mix: bool = True
     quiet: bool = False
 
     @cached_property
@@ -93,6 +95,8 @@ class StaticSearch:
                 f"{first}, quantile {quantile:g}",
                 lambda: self._convert(first, quantile, ()),
             )
+        if not self.may_mix:
+            return
         if first != INT8_MIXED:
             yield rung(INT8_MIXED, lambda: self._convert(INT8_MIXED, quantile, ()))
         for count in KEPT_BLOCKS:

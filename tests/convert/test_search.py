@@ -88,6 +88,15 @@ def test_a_first_rung_that_keeps_the_promise_costs_nothing_more() -> None:
     assert [attempt.name for attempt in result.attempts] == ["int8"]
 
 
+def test_devices_of_integers_alone_get_no_mixed_files() -> None:
+    result = climb(
+        search(may_mix=False).rungs(lambda name, graph: Attempt(name, 1, {"pq": 9.0})),
+        [Promise("pq", 1.0)],
+    )
+    assert result.chosen is None
+    assert not any("mixed" in attempt.name for attempt in result.attempts)
+
+
 def test_the_quantile_can_be_chosen_before_anything_else() -> None:
     automatic = search(quantile=None, quantization="int8-mixed")
     converted = automatic.convert()
