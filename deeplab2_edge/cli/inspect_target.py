@@ -26,7 +26,13 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compiler-log",
         metavar="FILE",
-        help="with --target edgetpu, compare with what edgetpu_compiler wrote",
+        help="with --target edgetpu, compare with what edgetpu_compiler told",
+    )
+    parser.add_argument(
+        "--compiled",
+        metavar="FILE",
+        help="with --target edgetpu, give the file that edgetpu_compiler made of this "
+        "one its metadata and self test, so that `run` takes it",
     )
 
 
@@ -38,8 +44,10 @@ def check_target_options(args: argparse.Namespace) -> None:
     """
     if args.every_op and not args.target:
         raise UsageError("--every-op needs --target")
-    if args.compiler_log and args.target != "edgetpu":
-        raise UsageError("--compiler-log needs --target edgetpu")
+    for option in ("compiler_log", "compiled"):
+        if getattr(args, option) and args.target != "edgetpu":
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} needs --target edgetpu")
     if args.target and not args.model.endswith(".tflite"):
         raise UsageError(
             f"--target checks .tflite files; {args.model!r} is not one (convert a "
@@ -81,6 +89,8 @@ def inspect_target(args: argparse.Namespace) -> int:
         differences = compare(check, log)
         document["compiler_log"] = log_document(check, log, differences)
         lines += ["", format_log(check, log, differences)]
+    if args.compiled:
+        lines += ["", _adopt(args.compiled, args.model, document)]
     print(json.dumps(document, indent=1) if args.json else "\n".join(lines))
     return 0 if check.is_clean and not differences else 1
 
@@ -88,15 +98,12 @@ def inspect_target(args: argparse.Namespace) -> int:
 def _read(path: str) -> "tuple[bytes, ModelMetadata | None]":
     """Reads any TFLite file; one of ours is verified first."""
     from deeplab2_edge.errors import ModelFileError
-    from deeplab2_edge.model_file import (
-        METADATA_NAME,
-        read_graph_bytes,
-        read_model_file,
-    )
+    from deeplab2_edge.model_file import read_graph_bytes, read_model_file
     from deeplab2_edge.targets import read_graph
+    from deeplab2_edge.targets.compiled import has_metadata
 
     content = read_graph_bytes(path)
-    if METADATA_NAME.encode() in content[-(1 << 16) :]:
+    if has_metadata(content):
         model = read_model_file(path)
         return model.graph, model.metadata
     try:
@@ -104,6 +111,22 @@ def _read(path: str) -> "tuple[bytes, ModelMetadata | None]":
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
     return content, None
+
+
+def _adopt(compiled: str, path: str, document: dict[str, Any]) -> str:
+    """Gives a compiled file the metadata of its source."""
+    from deeplab2_edge.model_file import read_model_file
+    from deeplab2_edge.targets.compiled import adopt_compiled
+    from deeplab2_edge.targets.edge_tpu import CUSTOM_OP
+
+    _, graph = adopt_compiled(compiled, read_model_file(path))
+    left = [op.name for op in graph.ops if op.name != CUSTOM_OP]
+    document["compiled"] = {"path": compiled, "ops_on_cpu": left}
+    rest = f"{len(left)} ops stay on the CPU" if left else "all of it on the Edge TPU"
+    return (
+        f"{compiled}: now with metadata and self test, {rest}; try: deeplab2-edge "
+        f"verify {compiled} --delegate libedgetpu.so.1"
+    )
 
 
 def _origin(metadata: "ModelMetadata | None") -> str:

@@ -87,7 +87,7 @@ def format_check(check: Check, *, every_op: bool = False) -> str:
     """
     total = check.total_multiply_adds
     lines = [
-        f"{check.num_mapped} of {counted(len(check.ops), 'op')} map to "
+        f"{check.num_mapped} of {len(check.ops)} ops map to "
         f"{NAMES[check.target]}: {_percent(check.mapped_share)} of {total / 1e9:.2f} G "
         "multiply-adds"
     ]
