@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from deeplab2_edge.convert.forms import AXIAL_FORMS, TARGETS, Forms, forms_for
+from deeplab2_edge.convert.options import ConversionOptions, check_options
 from deeplab2_edge.errors import UsageError
 
 
@@ -58,3 +59,10 @@ def test_forms_need_no_tensorflow() -> None:
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_options_of_a_conversion_name_forms() -> None:
+    assert ConversionOptions(target="gpu").forms == forms_for("gpu", "none")
+    assert ConversionOptions(axial="builtin").forms.axial == "builtin"
+    with pytest.raises(UsageError, match="--axial is 'skew'; must be builtin, einsum"):
+        check_options(ConversionOptions(axial="skew"))
