@@ -8,6 +8,13 @@ import numpy as np
 
 from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.optional import require
+from deeplab2_edge.panoptic import MergeSettings
+from deeplab2_edge.runtime.custom_op import (
+    OP_INPUTS,
+    OP_NAME,
+    OP_OUTPUTS,
+    pack_options,
+)
 
 # Of the parts that a tail brings: names in a file tell where they come from.
 _PREFIX = "tail/"
@@ -78,6 +85,55 @@ def join_tflite(network: bytes, tail: bytes, heads: Mapping[str, str]) -> bytes:
         kept.append(given)
     signature.outputs = kept
     main.outputs = np.array([entry.tensorIndex for entry in kept], np.int32)
+    return _pack(model)
+
+
+def append_custom_op(
+    network: bytes,
+    heads: Mapping[str, str],
+    *,
+    canvas: tuple[int, int],
+    settings: MergeSettings,
+) -> bytes:
+    """Appends the custom op that merges; its maps are outputs beside the heads.
+
+    Args:
+        network: Flatbuffer with one signature.
+        heads: Tensor name of each head of the network, by name.
+        canvas: (H, W) of the network input.
+        settings: How to merge.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = _unpack(schema, network)
+    main, signature = model.subgraphs[0], model.signatureDefs[0]
+    index_of = {tensor.name.decode(): i for i, tensor in enumerate(main.tensors)}
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = OP_NAME
+    code.version = 1
+    model.operatorCodes.append(code)
+    count = settings.keep_k_centers
+    shapes = [[1, *canvas]] * 4 + [[1, count, 2], [1, count]]
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes) - 1
+    operator.inputs = np.array([index_of[heads[n]] for n in OP_INPUTS], np.int32)
+    first = len(main.tensors)
+    operator.outputs = np.arange(first, first + len(OP_OUTPUTS), dtype=np.int32)
+    operator.customOptions = np.frombuffer(pack_options(settings), np.uint8)
+    main.operators.append(operator)
+    for name, shape in zip(OP_OUTPUTS, shapes, strict=True):
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = np.array(shape, np.int32)
+        is_score = "score" in name
+        tensor.type = schema.TensorType.FLOAT32 if is_score else schema.TensorType.INT32
+        tensor.hasRank = True
+        given = schema.TensorMapT()
+        given.name, given.tensorIndex = name.encode(), len(main.tensors)
+        main.tensors.append(tensor)
+        signature.outputs.append(given)
+    main.outputs = np.concatenate([main.outputs, operator.outputs]).astype(np.int32)
     return _pack(model)
 
 

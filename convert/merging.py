@@ -8,11 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import families
-from deeplab2_edge.convert.joining import join_onnx, join_tflite
+from deeplab2_edge.convert.joining import (
+    append_custom_op,
+    join_onnx,
+    join_tflite,
+)
 from deeplab2_edge.convert.tail import tail_as_onnx, tail_as_tflite, trace_tail
 from deeplab2_edge.convert.tflite import ConvertedGraph
-from deeplab2_edge.errors import ConversionError
+from deeplab2_edge.errors import ConversionError, UsageError
 from deeplab2_edge.model_file import (
+    CUSTOM_OP,
     GRAPH,
     ONNX,
     ModelFile,
@@ -34,7 +39,10 @@ _MASK_DIFFERENCE = 1e-4
 
 
 def merge_in_graph(
-    converted: ConvertedGraph, metadata: ModelMetadata, file_format: str
+    converted: ConvertedGraph,
+    metadata: ModelMetadata,
+    file_format: str,
+    place: str = GRAPH,
 ) -> tuple[ConvertedGraph, ModelMetadata]:
     """Appends to a converted network what makes maps of its heads.
 
@@ -42,6 +50,8 @@ def merge_in_graph(
         converted: The network, quantized or not.
         metadata: As its engine gives it, which knows whether peaks are flat.
         file_format: `tflite` or `onnx`.
+        place: `graph`, in builtin ops, or `custom-op`, in one op of the native library
+            (TFLite files with centers only), whose maps are outputs beside the heads.
 
     Returns:
         The graph and the metadata of the whole.
@@ -50,6 +60,8 @@ def merge_in_graph(
         UsageError: As `tail.trace_tail`.
         ConversionError: If a converter fails.
     """
+    if place == CUSTOM_OP:
+        return _with_custom_op(converted, metadata)
     tail = trace_tail(
         metadata.family,
         {name: spec.shape for name, spec in metadata.outputs.items()},
@@ -112,11 +124,29 @@ def check_maps(
         for name, (wanted, given) in pairs.items():
             share = float(np.mean(wanted != given))
             if share > limit:
+                place = merged.metadata.merge_place
                 raise ConversionError(
-                    f"--merge graph: {share:.2%} of the {name} map differ from what "
+                    f"--merge {place}: {share:.2%} of the {name} map differ from what "
                     "the host makes of the same heads; use --merge host, and report "
                     "this with the versions of TensorFlow and the runtime"
                 )
+
+
+def _with_custom_op(
+    converted: ConvertedGraph, metadata: ModelMetadata
+) -> tuple[ConvertedGraph, ModelMetadata]:
+    merge = metadata.merge
+    if merge is None or merge.keep_k_centers < 1:
+        raise UsageError(
+            "--merge custom-op is for models with centers and a limit of them "
+            "(evaluator_options.keep_k_centers); use --merge host"
+        )
+    graph = append_custom_op(
+        converted.graph, converted.output_names, canvas=metadata.canvas, settings=merge
+    )
+    metadata = replace(metadata, merge_place=CUSTOM_OP)
+    op_counts = describe_graph(ModelFile(graph, metadata)).op_counts
+    return replace(converted, graph=graph, op_counts=op_counts), metadata
 
 
 def _append_onnx(graph: bytes, tail: Any) -> tuple[bytes, Mapping[str, int]]:

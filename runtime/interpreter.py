@@ -7,8 +7,10 @@ ai-edge-litert, tflite-runtime (32-bit ARM, old Pythons) and TensorFlow.
 import collections
 import ctypes
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -21,11 +23,13 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.errors import (
+    DeepLabEdgeError,
     MissingExtraError,
     ModelFileError,
     UsageError,
 )
 from deeplab2_edge.model_file import (
+    CUSTOM_OP,
     TFLITE,
     InputSpec,
     ModelFile,
@@ -33,8 +37,16 @@ from deeplab2_edge.model_file import (
     is_picture,
     read_model_file,
 )
+from deeplab2_edge.runtime.custom_op import (
+    OP_NAME,
+    op_outputs,
+    without_custom_op,
+)
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.native.build import find_library
 from deeplab2_edge.stderr import hidden_stderr
+
+_log = logging.getLogger("deeplab2_edge")
 
 # (module with `Interpreter` and `load_delegate`, distribution that brings it)
 _RUNTIMES = (
@@ -98,6 +110,9 @@ class LiteRtEngine:
         delegate: Path of an external delegate library, for example
             `libedgetpu.so.1`. By default the runtime's own XNNPACK is used.
 
+    A file whose merge is a custom op runs with the native library, and where there is
+    none without the op: the host then merges, which is logged once.
+
     Raises:
         ModelFileError: If the file is not ours, damaged, refused by the interpreter
             or not what its metadata says.
@@ -121,9 +136,16 @@ class LiteRtEngine:
         self.num_threads = check_threads(num_threads)
         self.delegate = delegate
         self._lock = threading.Lock()
-        options: dict[str, Any] = {}
-        if delegate is not None:
-            options["experimental_delegates"] = [_load_delegate(delegate)]
+        delegates = [] if delegate is None else [_load_delegate(delegate)]
+        self.has_custom_op = False
+        if self.metadata.merge_place == CUSTOM_OP:
+            library = _native_delegate()
+            self.has_custom_op = library is not None
+            if library is None:
+                model = _cut_off(model)
+            else:
+                delegates.append(library)
+        options = {"experimental_delegates": delegates} if delegates else {}
         self._interpreter = _make_interpreter(
             model, label, num_threads=self.num_threads, **options
         )
@@ -198,10 +220,16 @@ class LiteRtEngine:
 
     def _find_outputs(self, label: str) -> dict[str, Mapping[str, Any]]:
         by_name = {d["name"]: d for d in self._interpreter.get_output_details()}
-        return {
+        found = {
             name: _details_of(by_name, f"outputs.{name}", spec, label)
             for name, spec in self.metadata.outputs.items()
         }
+        if self.has_custom_op:
+            found |= {
+                spec.name: _details_of(by_name, spec.name, spec, label)
+                for spec in op_outputs(self.metadata)
+            }
+        return found
 
 
 def runtime_info() -> RuntimeInfo:
@@ -224,8 +252,9 @@ def describe_graph(model: ModelFile) -> GraphInfo:
         ModelFileError: If the interpreter refuses the graph.
     """
     runtime, _ = _import_runtime()
+    has_custom_op = model.metadata.merge_place == CUSTOM_OP
     interpreter = _make_interpreter(
-        model,
+        _cut_off(model) if has_custom_op else model,
         model.label,
         num_threads=1,
         experimental_op_resolver_type=_resolver_type(
@@ -235,6 +264,8 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     counts = collections.Counter(
         operator["op_name"] for operator in interpreter._get_ops_details()
     )
+    if has_custom_op:
+        counts[OP_NAME] += 1
     return GraphInfo(
         op_counts=dict(counts.most_common()),
         num_tensors=len(interpreter.get_tensor_details()),
@@ -280,6 +311,33 @@ def _load_delegate(library: str) -> Any:
             f"delegate {library!r} cannot be loaded ({error}{found}); give the path "
             "of a TFLite external delegate, or none for the CPU"
         ) from None
+
+
+def _native_delegate() -> Any | None:
+    """Loads what brings the custom op, None where it cannot be had."""
+    try:
+        return _load_delegate(str(find_library()))
+    except DeepLabEdgeError as error:
+        _say_once(str(error))
+        return None
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    _log.warning(
+        "the native library for %s cannot be used, so Python merges instead, with the "
+        "same result: %s",
+        OP_NAME,
+        reason,
+    )
+
+
+def _cut_off(model: ModelFile) -> ModelFile:
+    """Gives the file without its custom op."""
+    try:
+        return dataclasses.replace(model, graph=without_custom_op(model.graph))
+    except ModelFileError as error:
+        raise ModelFileError(f"{model.label}: {error}") from None
 
 
 def _make_interpreter(model: ModelFile, label: str, **options: Any) -> Any:
