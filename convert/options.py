@@ -17,7 +17,7 @@ from deeplab2_edge.convert.forms import (
 from deeplab2_edge.convert.forms import ONNX as ONNX_TARGET
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
-from deeplab2_edge.model_file import HOST, MERGE_PLACES, ONNX, TFLITE
+from deeplab2_edge.model_file import CUSTOM_OP, HOST, MERGE_PLACES, ONNX, TFLITE
 
 FORMATS = (TFLITE, ONNX)
 
@@ -153,6 +153,11 @@ def check_options(options: ConversionOptions) -> None:
         raise UsageError(
             f"--merge is {options.merge!r}; must be {', '.join(MERGE_PLACES)}"
         )
+    if options.merge == CUSTOM_OP and file_format == ONNX:
+        raise UsageError(
+            "--merge custom-op makes TFLite files: ONNX Runtime does not have the op; "
+            "use --merge graph"
+        )
     if options.merge != HOST and options.target == EDGE_TPU:
         raise UsageError(
             f"--merge {options.merge}: an Edge TPU runs none of these ops, and the "
@@ -215,6 +220,11 @@ def check_merge(options: ConversionOptions, family: str) -> None:
         raise UsageError(
             f"--merge {options.merge}: this model makes its result of the heads of two "
             "frames, which stays on the host; use --merge host"
+        )
+    if options.merge == CUSTOM_OP and family not in (PANOPTIC, MOTION):
+        raise UsageError(
+            "--merge custom-op: the op merges classes and centers, which this model "
+            "does not have; use --merge graph"
         )
 
 

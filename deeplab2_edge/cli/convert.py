@@ -86,10 +86,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--merge",
-        choices=("host", "graph"),
+        choices=("host", "graph", "custom-op"),
         default="host",
-        help="where heads become panoptic maps: on the host, fastest, or in the graph, "
-        "so that any TFLite or ONNX runtime gives maps (default: host)",
+        help="where heads become panoptic maps: on the host; in the graph, so that any "
+        "TFLite or ONNX runtime gives maps; or in an op of the native library, fastest "
+        "(default: host)",
     )
     parser.add_argument(
         "--input-size",
