@@ -7,7 +7,7 @@ reshaping. It needs twice the multiplications and unaligned copies, and on a CPU
 slower in every pairing that `benchmarks/attention.py` measures, most in training. GPUs
 and TPUs, not measured, get the same form. Its price: a converted model may store the
 looked-up vectors, `L * L * d` numbers for each table, where skewing stores
-`(2 L - 1) * d`.
+`(2 L - 1) * d`. For devices there is the other form, too: see `axial_inference`.
 
 References:
     Wang et al., Axial-DeepLab: Stand-Alone Axial-Attention for Panoptic
