@@ -8,7 +8,7 @@ per mask, and in panoptic quality.
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,9 +46,6 @@ _MAX_SNR_DB = 200.0
 # A head whose values are all smaller is as good as zero.
 _SMALLEST_MAGNITUDE = 1e-3
 _LABEL_WIDTH = 30
-
-# Called with the name of an image and what both models say about it.
-Watcher = Callable[[str, PanopticResult, PanopticResult], None]
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,6 @@ def verify(
     *,
     location: str,
     labels_of: DatasetInfo | None,
-    watch: Watcher | None = None,
     quiet: bool = False,
 ) -> Verification:
     """Compares two engines image by image.
@@ -201,7 +197,6 @@ def verify(
         samples: Images, at least one; frames of videos in order for a model of videos.
         location: Where they come from, for the report.
         labels_of: The classes of the labels, None if labels are not to be looked at.
-        watch: Receives the results of each image.
         quiet: Whether to show no progress.
 
     Raises:
@@ -234,8 +229,6 @@ def verify(
                 comparison.add_outputs(expected, found)
             comparison.add_centers(runs)
             comparison.add_maps(results[0], results[1])
-            if watch is not None:
-                watch(sample.name, results[0], results[1])
             labels = sample.load_panoptic() if labels_of is not None else None
             if labels is not None:
                 comparison.add_labels(labels, results, sample.name)

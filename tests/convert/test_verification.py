@@ -21,7 +21,6 @@ from deeplab2_edge.convert.verification import (
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.model_file import ModelMetadata
-from deeplab2_edge.runtime.results import PanopticResult
 from tests.runtime.tiny_model import CANVAS, tiny_metadata
 
 pytestmark = pytest.mark.tf
@@ -203,24 +202,6 @@ def test_values_that_are_not_finite_are_an_error() -> None:
 def test_no_images_is_an_error() -> None:
     with pytest.raises(DataError, match="pictures: no images"):
         compare(ColorEngine(), [])
-
-
-def test_a_watcher_sees_every_image() -> None:
-    seen = []
-
-    def watch(name: str, expected: PanopticResult, found: PanopticResult) -> None:
-        seen.append((name, len(expected.segments), len(found.segments)))
-
-    verify(
-        ColorEngine(),
-        ColorEngine(blind_to_cars=True),
-        [Picture("a"), Picture("b")],
-        location="pictures",
-        labels_of=None,
-        watch=watch,
-        quiet=True,
-    )
-    assert seen == [("a", 3, 2), ("b", 3, 2)]
 
 
 def test_equal_images_have_equal_digests() -> None:
