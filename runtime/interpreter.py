@@ -48,6 +48,7 @@ from deeplab2_edge.stderr import hidden_stderr
 
 _log = logging.getLogger("deeplab2_edge")
 
+_EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
 # (module with `Interpreter` and `load_delegate`, distribution that brings it)
 _RUNTIMES = (
     ("ai_edge_litert.interpreter", "ai-edge-litert"),
@@ -348,8 +349,14 @@ def _make_interpreter(model: ModelFile, label: str, **options: Any) -> Any:
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
+        hint = ""
+        if _EDGE_TPU_OP in reason:
+            hint = (
+                "; it is compiled for the Edge TPU: give its delegate, "
+                "libedgetpu.so.1, or run the file it was compiled of"
+            )
         raise ModelFileError(
-            f"{label}: {distribution} cannot run this graph ({reason})"
+            f"{label}: {distribution} cannot run this graph ({reason}){hint}"
         ) from None
     return interpreter
 

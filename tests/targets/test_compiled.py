@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from deeplab2_edge.cli import main
-from deeplab2_edge.errors import ModelFileError
+from deeplab2_edge.errors import ModelFileError, UsageError
 from deeplab2_edge.model_file import read_model_file
+from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.targets import read_graph
 from deeplab2_edge.targets.compiled import adopt_compiled
 from tests.runtime.tiny_model import INT8_MODEL
@@ -63,3 +64,14 @@ def test_the_command_says_what_stays_on_the_cpu(
     )
     assert main(["inspect", "--target", "edgetpu", str(path)]) == 0
     assert "1 of 1 ops map" in capsys.readouterr().out
+
+
+def test_without_its_delegate_a_compiled_file_says_what_it_needs(
+    tmp_path: Path,
+) -> None:
+    path = compile_by_hand(tmp_path / "tiny_edgetpu.tflite")
+    adopt_compiled(path, read_model_file(INT8_MODEL))
+    with pytest.raises(ModelFileError, match="give its delegate, libedgetpu.so.1"):
+        LiteRtEngine(path)
+    with pytest.raises(UsageError, match="delegate 'libedgetpu.so.1' cannot be loaded"):
+        LiteRtEngine(path, delegate="libedgetpu.so.1")
