@@ -63,8 +63,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("tflite", "onnx"),
-        help="default: what --target and the name of --output say, else tflite",
+        choices=("tflite", "onnx", "saved-model"),
+        help="saved-model: a folder for TensorFlow Serving; default: what --target and "
+        "the name of --output say, else tflite",
     )
     parser.add_argument(
         "--target",
@@ -169,6 +170,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    if args.format == "saved-model":
+        return _export(args)
     limits = [_drop_limit(text) for text in args.max_drop]
     from deeplab2_edge.convert import ConversionOptions, convert_checkpoint
 
@@ -199,6 +202,42 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result.to_json(), indent=1))
     else:
         _print(result)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    """Writes a SavedModel."""
+    from deeplab2_edge.convert import ConversionOptions
+    from deeplab2_edge.convert.serving import export_checkpoint
+
+    result = export_checkpoint(
+        ConversionOptions(
+            checkpoint=args.checkpoint,
+            config=args.config,
+            quantization=args.quantize,
+            canvas=args.input_size,
+            output=args.output,
+            verification_data=args.verify_data,
+            verification_images=args.verify_images,
+        ),
+        quiet=args.quiet,
+    )
+    if args.json:
+        print(json.dumps(result.to_json(), indent=1))
+        return 0
+    for name, tensors in result.info.signatures.items():
+        print(name)
+        for kind in ("inputs", "outputs"):
+            for tensor, description in tensors[kind].items():
+                print(f"  {kind[:-1]:<7} {tensor:<24} {description}")
+    print(
+        f"{result.different_pixels} pixels differ from evaluation, "
+        f"{counted(result.compared_images, 'image')}"
+    )
+    print(
+        f"wrote {result.info.path} ({result.info.size_bytes / 1e6:.2f} MB) in "
+        f"{result.seconds:.0f} s; report in {result.report_path}"
+    )
     return 0
 
 
