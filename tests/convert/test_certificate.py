@@ -114,6 +114,16 @@ def test_a_certificate_survives_its_file() -> None:
     assert read_certificate(tiny_metadata()) is None
 
 
+def test_a_compiled_file_keeps_the_certificate_of_its_source() -> None:
+    certificate = certify("int8")
+    compiled = tiny_metadata(
+        certificate=certificate.to_json(),
+        graph_sha256="0" * 64,
+        provenance={"compiled_of_sha256": certificate.graph_sha256},
+    )
+    assert read_certificate(compiled) == certificate
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
