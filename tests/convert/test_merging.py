@@ -65,6 +65,7 @@ def test_segments_are_those_of_the_host(quantization: str) -> None:
         check_maps(network, merged, [{keys.IMAGE: picture(5)}])
 
 
+@pytest.mark.slow
 def test_conversion_writes_a_file_that_does_it_all(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path)
     with tiny_backbone():

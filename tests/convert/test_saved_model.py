@@ -103,6 +103,7 @@ def test_images_give_the_maps_of_evaluation(
     np.testing.assert_array_equal(on_canvas[keys.SEMANTIC_PRED][0], semantic)
 
 
+@pytest.mark.slow
 def test_motion_gives_the_tracks_of_evaluation(tmp_path: Path) -> None:
     engine = make_engine(VIDEO_MODELS["motion_deeplab"])
     served = load(engine, tmp_path / "served")

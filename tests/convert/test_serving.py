@@ -12,7 +12,7 @@ from deeplab2_edge.cli import main
 from deeplab2_edge.convert import serving
 from tests.convert.tiny import tiny_backbone, write_tiny_checkpoint
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +38,7 @@ def test_export_end_to_end(
 
     assert main([*command, "--output", str(folder)]) == 1
     assert "exists; give the name of a new folder" in capsys.readouterr().err
-    assert main([*command, "--quantize", "fp16"]) == 1
+    assert main([*command, "--quantize", "fp16"]) == 2
     assert "a SavedModel is float32" in capsys.readouterr().err
 
     def differ(*_: object) -> tuple[int, int, int]:
