@@ -272,10 +272,6 @@ def _not_over_batch(op: Op) -> Judgement | None:
     return None
 
 
-def _quantize(op: Op) -> Judgement | None:
-    return None  # between integers: others have been refused by their type
-
-
 def _reshape(op: Op) -> Judgement | None:
     size = op.outputs[0].num_bytes
     if size > _LARGE_TENSOR_BYTES:
@@ -378,7 +374,7 @@ _RULES: Mapping[str, Callable[[Op], Judgement | None]] = {
     "PACK": _not_over_batch,
     "PAD": _padding,
     "PRELU": _prelu,
-    "QUANTIZE": _quantize,
+    "QUANTIZE": _any,  # between integers: others are refused by their type
     "REDUCE_MAX": _reduction,
     "REDUCE_MIN": _reduction,
     "RESHAPE": _reshape,
