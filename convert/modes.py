@@ -27,6 +27,8 @@ DEFAULT_QUANTIZER = TFLITE
 # Share of the calibration images whose range a tensor covers, where nothing chooses it.
 # On the demo model 0.8 to 0.95 give nearly the same, 1 costs 3 dB of the heads.
 QUANTILE = 0.9
+# Of quantization-aware training, where no number is asked for.
+QAT_STEPS = 200
 
 
 @dataclass(frozen=True)

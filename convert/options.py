@@ -68,6 +68,11 @@ class ConversionOptions:
             None chooses it by the verification images.
         quantizer: One of `modes.QUANTIZERS`, for TFLite files of int8.
         sensitivity: Whether to measure which layers cost most.
+        qat: Whether to train on with quantizers in the network: at once, or, with
+            `drop_limits`, if all else fails.
+        qat_steps: Of that training.
+        qat_data: Record files for it, a pattern or a folder; by default those of the
+            experiment.
         verification_data: What `open_samples` takes; by default the calibration data
             (other images of it, if there are enough), else scenes of the synthetic
             world.
@@ -92,6 +97,9 @@ class ConversionOptions:
     calibration_quantile: float | None = None
     quantizer: str = modes.DEFAULT_QUANTIZER
     sensitivity: bool = False
+    qat: bool = False
+    qat_steps: int = modes.QAT_STEPS
+    qat_data: str | None = None
     verification_data: str | None = None
     verification_images: int = 8
     drop_limits: Sequence[DropLimit] = ()
@@ -149,6 +157,7 @@ def check_options(options: ConversionOptions) -> None:
         )
     modes.check_mode(options.quantization, file_format, options.target)
     _check_quantization(options)
+    _check_training(options)
     if options.merge not in MERGE_PLACES:
         raise UsageError(
             f"--merge is {options.merge!r}; must be {', '.join(MERGE_PLACES)}"
@@ -207,6 +216,28 @@ def _check_quantization(options: ConversionOptions) -> None:
     if quantile is not None and not 0.5 <= quantile <= 1:
         raise UsageError(
             f"--calibration-quantile is {quantile:g}; must be 0.5 to 1, or auto"
+        )
+
+
+def _check_training(options: ConversionOptions) -> None:
+    if not options.qat:
+        if options.qat_data is not None or options.qat_steps != modes.QAT_STEPS:
+            raise UsageError("--qat-steps and --qat-data say how --qat trains; add it")
+        return
+    if options.quantization != modes.INT8 or options.file_format != TFLITE:
+        raise UsageError(
+            "--qat makes TFLite files of --quantize int8; found --quantize "
+            f"{options.quantization} and --format {options.file_format}"
+        )
+    if options.target != CPU:
+        raise UsageError(
+            f"--qat writes graphs for --target cpu, not {options.target}; use that, or "
+            "leave out --qat"
+        )
+    if options.sensitivity and not options.drop_limits:
+        raise UsageError(
+            "--sensitivity measures quantization after training; leave out --qat, or "
+            "give --max-drop, which trains only if it must"
         )
 
 

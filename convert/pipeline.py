@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,14 @@ from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.convert.images import ImageSet, open_data
-from deeplab2_edge.convert.ladder import Attempt, Climb, Promise, climb, refusal
+from deeplab2_edge.convert.ladder import (
+    Attempt,
+    Climb,
+    Promise,
+    Rung,
+    climb,
+    refusal,
+)
 from deeplab2_edge.convert.merging import check_maps, merge_in_graph
 from deeplab2_edge.convert.modes import (
     INT8_MIXED,
@@ -41,7 +48,7 @@ from deeplab2_edge.convert.options import (
     check_merge,
     check_options,
 )
-from deeplab2_edge.convert.provenance import describe_provenance
+from deeplab2_edge.convert.provenance import checkpoint_sha256, describe_provenance
 from deeplab2_edge.convert.quantile import MAX_IMAGES, QuantileChoice
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.recording import Recorder
@@ -88,7 +95,11 @@ from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.samples import SYNTHETIC, video_of
 from deeplab2_edge.wording import counted
 
+if TYPE_CHECKING:
+    from deeplab2_edge.convert.qat import Trainer
+
 REPORT_SUFFIX = ".report.json"
+RUN_SUFFIX = ".qat"
 SENSITIVITY_SUFFIX = ".sensitivity.svg"
 # Runs whose median is the latency of one of several ways to quantize.
 _TIMED_RUNS = 5
@@ -154,7 +165,10 @@ class ConversionResult:
 
 
 def convert_checkpoint(
-    options: ConversionOptions, *, quiet: bool = False
+    options: ConversionOptions,
+    *,
+    train: "Trainer | None" = None,
+    quiet: bool = False,
 ) -> ConversionResult:
     """Converts a checkpoint, verifies the result and writes it with its report.
 
@@ -162,6 +176,7 @@ def convert_checkpoint(
 
     Args:
         options: What and how.
+        train: `deeplab2_edge.train.trainer.train`, for `options.qat`.
         quiet: Whether to show no progress.
 
     Raises:
@@ -173,7 +188,7 @@ def convert_checkpoint(
         OutputError: If the file cannot be written.
     """
     start = time.monotonic()
-    job = _prepare(options, quiet)
+    job = _prepare(options, train, quiet)
     _say("building the model", quiet)
     source = _load_source(job)
     _say("converting", quiet)
@@ -253,6 +268,7 @@ class _Job:
         output: The model file, in a folder that is there.
         calibration: For `int8`.
         verification: Images to compare with.
+        train: See `convert_checkpoint`.
         quiet: Whether to show no progress.
     """
 
@@ -263,7 +279,13 @@ class _Job:
     output: Path
     calibration: ImageSet | None
     verification: ImageSet
+    train: "Trainer | None"
     quiet: bool
+
+    @property
+    def run_dir(self) -> Path:
+        """Where training with quantizers keeps what it needs to go on."""
+        return self.output.with_name(self.output.name + RUN_SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,13 +301,15 @@ class _Source:
     unused: tuple[str, ...]
 
 
-def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
+def _prepare(options: ConversionOptions, train: "Trainer | None", quiet: bool) -> _Job:
     """Finds all that can be wrong before anything takes long."""
     check_options(options)
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
     check_limits(options, family_of(config))
     check_merge(options, family_of(config))
+    if options.qat:
+        _check_training(options, config, train)
     calibration_data = _calibration_data(options)
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
@@ -303,8 +327,20 @@ def _prepare(options: ConversionOptions, quiet: bool) -> _Job:
         in_order=abilities_of(config).keeps_ids,
     )
     return _Job(
-        options, prefix, config, canvas, output, calibration, verification, quiet
+        options, prefix, config, canvas, output, calibration, verification, train, quiet
     )
+
+
+def _check_training(
+    options: ConversionOptions, config: ExperimentOptions, train: "Trainer | None"
+) -> None:
+    from deeplab2_edge.convert.qat import check_fine_tuning
+
+    if train is None:
+        raise UsageError(
+            "qat needs the trainer; give train=deeplab2_edge.train.trainer.train"
+        )
+    check_fine_tuning(config, steps=options.qat_steps, data=options.qat_data)
 
 
 def _load_source(job: _Job) -> _Source:
@@ -371,6 +407,8 @@ def _convert(job: _Job, source: _Source) -> _Product:
         ConversionError: If the conversion fails, or nothing keeps the limits.
     """
     options = job.options
+    if options.qat and not options.drop_limits:
+        return _trained(job, source)
     exported = _export(job, source)
     samples = calibration_inputs(source.engine, job.calibration, quiet=job.quiet)
     if is_searched(options.quantization, options.file_format):
@@ -412,21 +450,27 @@ def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
             Promise(limit.metric, limit.points) for limit in options.drop_limits
         ]
 
-        def measure(name: str, converted: ConvertedGraph) -> Attempt:
-            found = _verified(job, source, converted)
+        def attempt(name: str, found: _Product) -> Attempt:
             return Attempt(
                 name,
-                len(converted.graph),
+                len(found.converted.graph),
                 {p.metric: found.verification.drop(p.metric) for p in promises},
                 latency_ms=_latency_ms(found.open(), job),
                 product=found,
             )
 
-        tried = climb(
-            search.rungs(measure), promises, say=lambda text: _say(text, job.quiet)
-        )
+        def measure(name: str, converted: ConvertedGraph) -> Attempt:
+            return attempt(name, _verified(job, source, converted))
+
+        rungs = search.rungs(measure)
+        if options.qat:
+            name = f"int8, {counted(options.qat_steps, 'step')} of training"
+            last = Rung(name, lambda: attempt(name, _trained(job, source)))
+            rungs = itertools.chain(rungs, [last])
+        tried = climb(rungs, promises, say=lambda text: _say(text, job.quiet))
         if tried.chosen is None:
-            raise ConversionError(f"{job.output}: not written: {refusal(tried)}")
+            reason = refusal(tried, has_tried_training=options.qat)
+            raise ConversionError(f"{job.output}: not written: {reason}")
         product = tried.chosen.product
     return replace(
         product,
@@ -434,6 +478,35 @@ def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
         sensitivity=search.sensitivity if options.sensitivity else None,
         tried=tried,
     )
+
+
+def _trained(job: _Job, source: _Source) -> _Product:
+    """Trains on with quantizers in the network, and converts that."""
+    # Its library is an extra that other conversions do not need.
+    from deeplab2_edge.convert.qat import convert_quantized, fine_tune
+
+    options = job.options
+    assert job.train is not None
+    tuned = fine_tune(
+        job.config,
+        options.checkpoint,
+        calibration_inputs(source.engine, job.calibration, quiet=job.quiet),
+        canvas=job.canvas,
+        steps=options.qat_steps,
+        run_dir=job.run_dir,
+        train=job.train,
+        data=options.qat_data,
+        quantile=options.calibration_quantile or QUANTILE,
+        quiet=job.quiet,
+    )
+    _say("converting the trained network", job.quiet)
+    product = _verified(job, source, convert_quantized(tuned))
+    training: dict[str, Any] = {"qat_steps": tuned.steps}
+    if tuned.steps:
+        training["qat_checkpoint_sha256"] = checkpoint_sha256(tuned.checkpoint)
+    metadata = product.metadata
+    provenance = {**metadata.provenance, **training}
+    return replace(product, metadata=replace(metadata, provenance=provenance))
 
 
 def _latency_ms(engine: Engine, job: _Job) -> float:
@@ -523,6 +596,11 @@ def _notes(job: _Job, source: _Source, product: _Product) -> tuple[str, ...]:
         notes.append(
             f"the checkpoint holds {counted(len(source.unused), 'variable')} that the "
             f"configuration does not use, first {source.unused[0]}"
+        )
+    if product.metadata.provenance.get("qat_steps"):
+        notes.append(
+            f"{job.run_dir} holds the training with quantizers; remove it unless more "
+            "steps are to follow"
         )
     if product.converted.calibration is not None:
         notes += product.converted.calibration.notes

@@ -7,15 +7,15 @@ cover, `fine_tuning` trains on, and `export` traces the result for the converter
 
 from deeplab2_edge.convert.qat.export import convert_quantized, export_quantized
 from deeplab2_edge.convert.qat.fine_tuning import (
-    DEFAULT_STEPS,
     QatModel,
+    Trainer,
     check_fine_tuning,
     fine_tune,
 )
 
 __all__ = [
-    "DEFAULT_STEPS",
     "QatModel",
+    "Trainer",
     "check_fine_tuning",
     "convert_quantized",
     "export_quantized",

@@ -24,7 +24,6 @@ from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.models import build_model
 
 ARCHITECTURES = ("panoptic_deeplab", "deeplab_v3", "deeplab_v3_plus")
-DEFAULT_STEPS = 200
 # Where a run remembers what its quantizers were set to.
 RANGES_NAME = "ranges.json"
 

@@ -22,6 +22,8 @@ examples:
     --input-size 513x1025 --quantize fp16
   deeplab2-edge convert --quantize int8 --verify-data street/val --verify-images 50 \\
     --max-drop 1.0pq
+  deeplab2-edge convert --checkpoint runs/street --quantize int8 --qat \\
+    --calibration-data street/train --qat-data 'records/train-*.tfrecord'
 
 Images are a folder, record files, or `synthetic`: rendered street scenes. After the
 conversion the file and the float model run on the same images; the comparison is
@@ -37,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
         DEFAULT_QUANTIZER,
         MODE_NAMES,
         MODES,
+        QAT_STEPS,
         QUANTIZERS,
     )
 
@@ -144,6 +147,26 @@ def add_parser(subparsers: Any) -> None:
         "OUTPUT.sensitivity.svg",
     )
     parser.add_argument(
+        "--qat",
+        action="store_true",
+        help="train on with the rounding of --quantize int8 in the network, on labeled "
+        "records; with --max-drop only if nothing else keeps the promise. A run that "
+        "was killed goes on from OUTPUT.qat",
+    )
+    parser.add_argument(
+        "--qat-steps",
+        type=int,
+        default=QAT_STEPS,
+        metavar="N",
+        help=f"of that training (default: {QAT_STEPS})",
+    )
+    parser.add_argument(
+        "--qat-data",
+        metavar="RECORDS",
+        help="record files to train on, a pattern or a folder; default: those of the "
+        "experiment",
+    )
+    parser.add_argument(
         "--max-drop",
         action="append",
         default=[],
@@ -175,6 +198,12 @@ def run(args: argparse.Namespace) -> int:
     limits = [_drop_limit(text) for text in args.max_drop]
     from deeplab2_edge.convert import ConversionOptions, convert_checkpoint
 
+    train: Any = None
+    if args.qat:
+        from deeplab2_edge.train import trainer
+
+        train = trainer.train
+
     result = convert_checkpoint(
         ConversionOptions(
             checkpoint=args.checkpoint,
@@ -191,11 +220,15 @@ def run(args: argparse.Namespace) -> int:
             calibration_quantile=args.calibration_quantile,
             quantizer=args.quantizer,
             sensitivity=args.sensitivity,
+            qat=args.qat,
+            qat_steps=args.qat_steps,
+            qat_data=args.qat_data,
             verification_data=args.verify_data,
             verification_images=args.verify_images,
             drop_limits=limits,
             weights_license=args.weights_license,
         ),
+        train=train,
         quiet=args.quiet,
     )
     if args.json:

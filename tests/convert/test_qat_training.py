@@ -22,7 +22,9 @@ from deeplab2_edge.checkpoints import (
     track,
     variable_paths,
 )
-from deeplab2_edge.config import apply_overrides
+from deeplab2_edge.config import apply_overrides, format_config, load_config
+from deeplab2_edge.convert.options import ConversionOptions, check_options
+from deeplab2_edge.convert.pipeline import convert_checkpoint
 from deeplab2_edge.convert.qat import QatModel, check_fine_tuning, fine_tune
 from deeplab2_edge.convert.qat.annotate import annotate, refresh_kernels, set_ranges
 from deeplab2_edge.convert.qat.fine_tuning import RANGES_NAME, training_config
@@ -32,6 +34,7 @@ from deeplab2_edge.errors import UsageError
 from deeplab2_edge.layers.conv import biased_conv, conv, separable_conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.squeeze_excite import simplified_squeeze_excite
+from deeplab2_edge.model_file import read_model_file
 from deeplab2_edge.train import trainer
 from tests.convert.quantized import images, run
 from tests.convert.tiny import (
@@ -250,3 +253,66 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     moved = [p for p in first if not np.array_equal(first[p], last[p])]
     assert "encoder/_blocks/0/_conv/kernel" in moved
     assert "encoder/_blocks/0/_batch_norm/gamma" in moved
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"qat": True}, "--qat makes TFLite files of --quantize int8; found .* none"),
+        (
+            {"qat": True, "quantization": "int8", "format": "onnx"},
+            "found --quantize int8 and --format onnx",
+        ),
+        (
+            {"qat": True, "quantization": "int8", "target": "edgetpu"},
+            "for --target cpu, not edgetpu",
+        ),
+        (
+            {"qat": True, "quantization": "int8", "sensitivity": True},
+            "leave out --qat, or give --max-drop",
+        ),
+        ({"quantization": "int8", "qat_steps": 9}, "say how --qat trains; add it"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_options(ConversionOptions(**options))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_trained_on_and_converted(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    pattern = write_scenes(tmp_path, 2)
+    recipe = load_config(folder / "config.textproto")
+    start = experiment(pattern)
+    config = apply_overrides(
+        recipe,
+        {
+            "trainer_options": start.trainer_options,
+            "train_dataset_options": start.train_dataset_options,
+        },
+    )
+    (folder / "config.textproto").write_text(format_config(config))
+    options = ConversionOptions(
+        checkpoint=str(folder / "ckpt"),
+        quantization="int8",
+        qat=True,
+        qat_steps=2,
+        calibration_data="synthetic:train",
+        calibration_images=10,
+        verification_images=2,
+        output=tmp_path / "tiny.tflite",
+    )
+    with tiny_backbone():
+        result = convert_checkpoint(options, train=trainer.train, quiet=True)
+        again = convert_checkpoint(options, train=trainer.train, quiet=True)
+    assert result.metadata.quantization == "int8"
+    assert result.metadata.provenance["qat_steps"] == 2
+    # Nothing was left to train.
+    key = "qat_checkpoint_sha256"
+    assert again.metadata.provenance[key] == result.metadata.provenance[key]
+    assert any("tiny.tflite.qat" in note for note in result.notes)
+    assert result.calibration is not None and not result.float_ops
+    assert read_model_file(tmp_path / "tiny.tflite").metadata.merge is not None
