@@ -183,7 +183,7 @@ class FloatGraph:
             inputs=tuple(i for i in taken if not self._constant[i]),
             constants=tuple(constants),
             outputs=outputs,
-            layer=_layer_path(names),
+            layer=layer_path(names),
         )
 
 
@@ -197,7 +197,7 @@ def op_kinds(document: Any) -> list[str]:
     return [names[max(c.BuiltinCode(), c.DeprecatedBuiltinCode())] for c in codes]
 
 
-def _layer_path(names: Iterable[str]) -> str:
+def layer_path(names: Iterable[str]) -> str:
     """Finds the layer in names such as `model/a/_b/_conv/Conv2D;model/a/_b/Relu1`.
 
     The first part is the Keras model, the last an op of the layer.

@@ -20,7 +20,12 @@ from deeplab2_edge.convert.calibration import (
     ranges_of,
 )
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
-from deeplab2_edge.convert.float_graph import PIXEL_INPUTS, FloatGraph, op_kinds
+from deeplab2_edge.convert.float_graph import (
+    PIXEL_INPUTS,
+    FloatGraph,
+    layer_path,
+    op_kinds,
+)
 from deeplab2_edge.convert.mixed import float_part, fragile_ops, ops_of_layers
 from deeplab2_edge.convert.modes import (
     AI_EDGE,
@@ -166,7 +171,7 @@ def convert_graph(
         if quantization == FP16:
             converter.target_spec.supported_types = [tf.float16]
         with quiet_native_notes():
-            return _examine(_run(converter.convert), quantization)
+            return _examine(_run(converter.convert, exported), quantization)
     if quantization == INT16X8:
         samples = list(calibration)
         return _to_int16(Quantizable.measure(exported, samples), samples)
@@ -215,7 +220,7 @@ class Quantizable:
         converter.representative_dataset = lambda: (grey for _ in "1")
         converter._experimental_calibrate_only = True
         with quiet_native_notes():
-            graph = _run(converter.convert)
+            graph = _run(converter.convert, exported)
             measured = measure(FloatGraph(graph), calibration)
         if len(measured.plain_images) == len(measured.image_names):
             raise DataError(
@@ -383,26 +388,29 @@ def _converter(exported: ExportedGraph) -> Any:
     return converter
 
 
-def _run(convert: Callable[[], bytes]) -> bytes:
+def _run(convert: Callable[[], bytes], exported: ExportedGraph | None = None) -> bytes:
     try:
         return bytes(convert())
     except MemoryError:
         raise
     except Exception as error:  # the converter raises whatever its parts raise
-        raise ConversionError(_reason(error)) from error
+        raise ConversionError(_reason(error, exported)) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, exported: ExportedGraph | None) -> str:
     """Says why the converter failed: the op, its layer, and what to try."""
     text = str(error)
-    place = _LOCATION.search(text)
-    layer = f" (in {place[1][:200]})" if place else ""
-    offenders = _OFFENDERS.findall(text)
+    offenders = [
+        kind.strip() for kinds in _OFFENDERS.findall(text) for kind in kinds.split(",")
+    ]
     if offenders:
+        named = (f"{kind}{_place_of(kind, exported)}" for kind in offenders)
         return (
             f"the network needs ops that are not TFLite builtins: "
-            f"{', '.join(offenders)}{layer}; replace the layers that make them"
+            f"{', '.join(named)}; replace the layers that make them"
         )
+    place = _LOCATION.search(text)
+    layer = f" (in {place[1][:200]})" if place else ""
     failed = _FAILED_OP.search(text)
     if failed:
         return (
@@ -415,6 +423,15 @@ def _reason(error: Exception) -> str:
         f"the TFLite converter failed{layer}: {errors[0][:500]}; try another "
         "--quantize (fp16 changes the least), or --format onnx"
     )
+
+
+def _place_of(kind: str, exported: ExportedGraph | None) -> str:
+    """Names the layer that an op of a kind comes from, in brackets."""
+    if exported is None:
+        return ""
+    operations = exported.function.graph.get_operations()
+    names = [operation.name for operation in operations if operation.type == kind]
+    return f" (in {layer_path(names)})" if names else ""
 
 
 def _examine(
