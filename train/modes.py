@@ -20,6 +20,7 @@ from deeplab2_edge.train.checkpoint_folder import (
 from deeplab2_edge.train.evaluation import evaluate_experiment, require_evaluable
 from deeplab2_edge.train.run_checks import check_evaluation
 from deeplab2_edge.train.run_options import RunOptions
+from deeplab2_edge.train.run_state import TransformModel
 from deeplab2_edge.train.trainer import TrainingSummary, train
 from deeplab2_edge.train.validation_loss import ValidationLoss
 
@@ -54,6 +55,7 @@ def train_and_evaluate(
     *,
     quiet: bool = False,
     with_losses: bool = True,
+    transform_model: TransformModel | None = None,
 ) -> tuple[TrainingSummary, list[Evaluated]]:
     """Trains, evaluates every `eval_interval` steps, and keeps the best checkpoint.
 
@@ -63,6 +65,8 @@ def train_and_evaluate(
         options: See there.
         quiet: Report no progress.
         with_losses: See `Evaluator`.
+        transform_model: See `trainer.train`. What is evaluated is the network of the
+            experiment with the weights that were learnt.
 
     Returns:
         The summary and the evaluations, the last of the last checkpoint. It is there
@@ -75,7 +79,14 @@ def train_and_evaluate(
     def evaluate(step: int, checkpoint: str) -> None:
         evaluated.append(evaluator.evaluate(checkpoint, step))
 
-    summary = train(config, model_dir, options, quiet=quiet, evaluate=evaluate)
+    summary = train(
+        config,
+        model_dir,
+        options,
+        quiet=quiet,
+        evaluate=evaluate,
+        transform_model=transform_model,
+    )
     if not evaluated:
         evaluate(summary.last_step, summary.checkpoint)
     return summary, evaluated
