@@ -11,8 +11,8 @@ from deeplab2_edge.config import ExperimentOptions
 from deeplab2_edge.errors import CheckpointError, ConfigError, DataError
 from deeplab2_edge.metrics import MetricReport
 from deeplab2_edge.optional import require
-from deeplab2_edge.train.best import Best, keep_if_best
 from deeplab2_edge.runtime.evaluation import Report
+from deeplab2_edge.train.best import Best, keep_if_best
 from deeplab2_edge.train.checkpoint_folder import (
     newest_checkpoint,
     readable_write_errors,
