@@ -7,12 +7,14 @@ import pytest
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
+from deeplab2_edge.convert.export import export_graph
 from deeplab2_edge.convert.fidelity import head_snrs_db, run_heads
 from deeplab2_edge.convert.float_graph import FloatGraph
 from deeplab2_edge.convert.mixed import float_part, fragile_ops, ops_of_layers
-from deeplab2_edge.convert.modes import INT8, INT8_MIXED, QUANTIZERS
+from deeplab2_edge.convert.modes import INT8, INT8_MIXED, INT16X8, QUANTIZERS
+from deeplab2_edge.convert.tflite import convert_graph
 from deeplab2_edge.errors import DataError, UsageError
-from tests.convert.small_graphs import quantizable, samples
+from tests.convert.small_graphs import build, quantizable, samples
 
 pytestmark = [
     pytest.mark.tf,
@@ -121,3 +123,16 @@ def picture_of(height: int, width: int):  # type: ignore[no-untyped-def]
     from tests.convert.tiny import picture
 
     return picture(0, (height, width))
+
+
+def test_int16_activations_come_closer_than_int8() -> None:
+    exported = export_graph(build(name="fine"), for_integers=False)
+    converted = convert_graph(exported, INT16X8, calibration=samples(6))
+    assert converted.quantization == INT16X8
+    assert converted.op_counts["CAST"] == 1  # pixels come as bytes
+    # What has no int16 kernel would be listed here.
+    assert not {"CONV_2D", "BATCH_MATMUL"} & set(converted.float_ops)
+    images = samples(3, first=50)
+    plain = convert_graph(exported, "none").graph
+    snrs = head_snrs_db(run_heads(plain, images), run_heads(converted.graph, images))
+    assert min(snrs.values()) > 25, snrs

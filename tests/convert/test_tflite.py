@@ -117,9 +117,47 @@ def test_int8_heatmap_is_bounded() -> None:
     assert heatmap.scale == pytest.approx(1 / 255)
 
 
-def test_int8_merges_plateaus_and_float_does_not() -> None:
-    assert converted("int8").file.metadata.merge.merge_plateaus
-    assert not converted("none").file.metadata.merge.merge_plateaus
+def test_flat_peaks_are_merged() -> None:
+    """Integers are flat in steps, mixed files where the bound cuts at 1."""
+    assert {
+        name: converted(name).file.metadata.merge.merge_plateaus
+        for name in QUANTIZATIONS
+    } == {name: name in ("int8", "int8-mixed") for name in QUANTIZATIONS}
+
+
+def test_int8_offsets_are_not_cut() -> None:
+    run = converted("int8")
+    name = run.converted.output_names[keys.OFFSET_MAP]
+    (offsets,) = (t for t in describe_graph(run.file).outputs if t.name == name)
+    low, high = ((q - offsets.zero_point) * offsets.scale for q in (-128, 127))
+    for seed in range(4):
+        given = run.source.run({keys.IMAGE: picture(seed) // 4 + 90})[keys.OFFSET_MAP]
+        assert low <= given.min() + offsets.scale
+        assert high >= given.max() - offsets.scale
+
+
+def test_int8_joins_have_one_scale() -> None:
+    """Else each input would be scaled again in front of a concatenation."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(converted("int8").file.graph, 0)
+    network = model.subgraphs[0]
+    joins = 0
+    for op in network.operators:
+        code = model.operatorCodes[op.opcodeIndex]
+        if code.builtinCode == schema.BuiltinOperator.CONCATENATION:
+            tensors = [network.tensors[i] for i in (*op.inputs, *op.outputs)]
+            assert len({float(t.quantization.scale[0]) for t in tensors}) == 1
+            joins += 1
+    assert joins == converted("int8").converted.op_counts["CONCATENATION"]
+
+
+def test_int8_has_no_op_that_leaves_xnnpack() -> None:
+    """None of them has an int8 kernel there; each would cut the graph in two."""
+    counts = converted("int8").converted.op_counts
+    assert not {"HARD_SWISH", "MINIMUM", "MAXIMUM", "RELU", "BATCH_MATMUL"} & set(
+        counts
+    )
 
 
 def test_heatmap_bound_equals_clipping() -> None:
@@ -190,8 +228,10 @@ def test_ops_that_are_not_builtin_are_named() -> None:
             return tf.math.digamma(tf.math.erfinv(inputs / 300))
 
     pixels = tf_keras.Input((9, 9, 3), batch_size=1, name="image")
-    model = tf_keras.Model(pixels, {keys.CENTER_HEATMAP: Odd()(pixels)})
-    with pytest.raises(ConversionError, match="not TFLite builtins.*Digamma"):
+    odd = Odd(name="semantic_decoder/_odd")
+    model = tf_keras.Model(pixels, {keys.CENTER_HEATMAP: odd(pixels)})
+    message = r"not TFLite builtins.*Digamma \(in semantic_decoder/_odd\)"
+    with pytest.raises(ConversionError, match=message):
         convert_model(model, "none")
 
 
