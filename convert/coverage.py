@@ -1,11 +1,30 @@
-"""What a target takes of a file just converted, in a line for the user."""
+"""What a target takes of a network: refused before, or told after a conversion."""
 
 import os
 
+from deeplab2_edge.config.schema import BackboneOptions
+from deeplab2_edge.convert.forms import CPU, EDGE_TPU
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.model_file import TFLITE, format_of
 from deeplab2_edge.targets import CHECKED_TARGETS, check_graph
 from deeplab2_edge.targets.report import NAMES
 from deeplab2_edge.wording import counted
+
+
+def check_network(backbone: BackboneOptions, target: str) -> None:
+    """Refuses a network of which next to nothing would run on a target.
+
+    Raises:
+        UsageError: If attention is to run on the Edge TPU; the message names a network
+            that does.
+    """
+    name = backbone.name.lower()
+    if target == EDGE_TPU and name.startswith(("axial_", "max_deeplab")):
+        raise UsageError(
+            f"--target {target}: the attention of {name} does not map to the Edge TPU; "
+            "train mobilenet_v3_small_minimalistic, of which every op does, or give "
+            f"--target {CPU}"
+        )
 
 
 def coverage_notes(

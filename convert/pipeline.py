@@ -21,7 +21,7 @@ from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration, Inputs
 from deeplab2_edge.convert.certificate import make_certificate
-from deeplab2_edge.convert.coverage import coverage_notes
+from deeplab2_edge.convert.coverage import check_network, coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.convert.images import ImageSet, open_data
@@ -307,6 +307,7 @@ def _prepare(options: ConversionOptions, train: "Trainer | None", quiet: bool) -
     prefix = checkpoints.resolve_checkpoint(options.checkpoint)
     config = load_config(find_config(options.checkpoint, options.config))
     check_limits(options, family_of(config))
+    check_network(config.model_options.backbone, options.target)
     check_merge(options, family_of(config))
     if options.qat:
         _check_training(options, config, train)

@@ -2,7 +2,9 @@
 
 import pytest
 
-from deeplab2_edge.convert.coverage import coverage_notes
+from deeplab2_edge.config.schema import BackboneOptions
+from deeplab2_edge.convert.coverage import check_network, coverage_notes
+from deeplab2_edge.errors import UsageError
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL
 from tests.targets.one_op import TensorSpec, constant, one_op
 
@@ -11,6 +13,14 @@ pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 def pixels(*shape: int) -> TensorSpec:
     return TensorSpec(shape or (1, 8, 8, 4))
+
+
+def test_attention_is_refused_before_the_work() -> None:
+    for name in ("axial_swidernet", "MaX_deeplab_s"):
+        check_network(BackboneOptions(name=name), "gpu")
+        with pytest.raises(UsageError, match="train mobilenet_v3_small_minimalistic"):
+            check_network(BackboneOptions(name=name), "edgetpu")
+    check_network(BackboneOptions(name="swidernet"), "edgetpu")
 
 
 def test_a_whole_file_needs_no_words() -> None:
