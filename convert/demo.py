@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import assets
 from deeplab2_edge.config import load_config
-from deeplab2_edge.convert.pipeline import (
-    ConversionOptions,
-    ConversionResult,
-    convert_checkpoint,
-)
+from deeplab2_edge.convert.options import ConversionOptions
+from deeplab2_edge.convert.pipeline import ConversionResult, convert_checkpoint
 from deeplab2_edge.experiments import find_config
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.images import encode_png, write_png
