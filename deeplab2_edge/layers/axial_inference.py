@@ -13,6 +13,9 @@ variables. What differs:
   shorter by `stride` moves by `stride` when the same numbers are cut into rows anew.
 * Queries that a stride drops are never computed.
 
+Queries and keys enter several terms, each with a scale of its own. Those scales stay
+products with constants: a projection that is wider for them costs more.
+
 With sigmoid weights neither shift can be dropped or folded; they are added instead.
 """
 
