@@ -77,7 +77,7 @@ def convert_to_onnx(
         pack_as_half(model)
     elif quantization == modes.DYNAMIC:
         pack_as_int8(model)
-    return _finish(model)
+    return _finish(model, quantization)
 
 
 def quantize(
@@ -94,11 +94,14 @@ def quantize(
         quantile=quantile,
         keep_float=layers,
     )
-    return _finish(model, summary, layers)
+    return _finish(model, quantization, summary, layers)
 
 
 def _finish(
-    model: Any, summary: Calibration | None = None, layers: tuple[str, ...] = ()
+    model: Any,
+    quantization: str,
+    summary: Calibration | None = None,
+    layers: tuple[str, ...] = (),
 ) -> ConvertedGraph:
     _sign(model)
     check_model(model)
@@ -108,6 +111,7 @@ def _finish(
         output_names={info.name: info.name for info in model.graph.output},
         op_counts=count_ops(model),
         calibration=summary,
+        quantization=quantization,
         float_layers=layers,
     )
 

@@ -20,6 +20,8 @@ from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration, Inputs
+from deeplab2_edge.convert.card import card_paths, collect_facts, write_card
+from deeplab2_edge.convert.card_pictures import draw_comparison
 from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import check_network, coverage_notes
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
@@ -128,6 +130,7 @@ class ConversionResult:
         quantile: How the quantile was chosen, if it was.
         sensitivity: Which layers cost most, if it was asked for.
         tried: What was tried to keep the limits of drops.
+        cards: The model card as Markdown and HTML, if it was written.
     """
 
     output: Path
@@ -144,11 +147,13 @@ class ConversionResult:
     quantile: QuantileChoice | None = None
     sensitivity: Sensitivity | None = None
     tried: Climb | None = None
+    cards: tuple[Path, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
         return {
             "model": str(self.output),
+            "cards": [str(path) for path in self.cards],
             "file_bytes": self.file_bytes,
             "metadata": json.loads(self.metadata.to_json()),
             "op_counts": self.op_counts,
@@ -212,7 +217,10 @@ def convert_checkpoint(
         quantile=product.quantile,
         sensitivity=product.sensitivity,
         tried=product.tried,
+        cards=card_paths(job.output) if options.card else (),
     )
+    if options.card:
+        _write_card(job, source, product, result)
     if result.sensitivity is not None:
         drawing = job.output.with_name(job.output.name + SENSITIVITY_SUFFIX)
         with atomic_write(drawing) as temporary:
@@ -524,10 +532,9 @@ def _latency_ms(engine: Engine, job: _Job) -> float:
 def _verified(job: _Job, source: _Source, converted: ConvertedGraph) -> _Product:
     """Compares a converted network with its source."""
     options, images = job.options, job.verification
-    # ONNX files do not say; they are always what was asked for.
-    is_onnx = options.file_format == ONNX
-    quantization = options.quantization if is_onnx else converted.quantization
-    metadata = describe_converted(source.engine.metadata, converted, quantization)
+    metadata = describe_converted(
+        source.engine.metadata, converted, converted.quantization
+    )
     metadata = replace(metadata, target=options.target)
     if job.calibration is not None and converted.calibration is not None:
         metadata = _with_calibration(metadata, job.calibration, converted.calibration)
@@ -567,6 +574,30 @@ def _write(job: _Job, product: _Product) -> tuple[ConvertedGraph, ModelMetadata]
         metadata = write_model_file(temporary, converted.graph, metadata, golden)
         read_model_file(temporary)  # what is written can be read
     return converted, metadata
+
+
+def _write_card(
+    job: _Job, source: _Source, product: _Product, result: ConversionResult
+) -> None:
+    """Writes the model card, with pictures of what both models see."""
+    facts = collect_facts(
+        file_name=result.output.name,
+        file_bytes=result.file_bytes,
+        metadata=result.metadata,
+        verification=result.verification,
+        op_counts=result.op_counts,
+        float_ops=result.float_ops,
+        calibration=result.calibration,
+        notes=result.notes,
+    )
+    with quiet_native_notes():
+        pictures = draw_comparison(
+            source.engine,
+            product.open(),
+            job.verification.samples,
+            result.metadata.quantization,
+        )
+    write_card(result.output, facts, pictures)
 
 
 def _with_maps(
