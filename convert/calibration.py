@@ -10,8 +10,8 @@ tf.lite has a calibrator of its own, which is not used, for two reasons.
   drive deep activations to ten times the normal range, and one is enough to spend
   nine tenths of the 256 steps on values that no other image has.
 
-Here every tensor keeps its buffer while it is measured, images that stand out are
-left out, and a quantile over the images, not over pixels, sets each range.
+Here every tensor is an output of the graph while it is measured, images that stand out
+are left out, and a quantile over the images, not over pixels, sets each range.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
+from deeplab2_edge.convert.edits import expose
 from deeplab2_edge.convert.float_graph import PIXEL_INPUTS, FloatGraph
 from deeplab2_edge.convert.modes import QUANTILE as QUANTILE
 from deeplab2_edge.errors import ConversionError, DataError
@@ -197,13 +198,11 @@ def measure(network: FloatGraph, samples: Iterable[tuple[str, Inputs]]) -> Measu
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf\.lite\.Interp")
         interpreter = tf.lite.Interpreter(
-            model_content=network.content,
-            num_threads=default_threads(),
-            # Without this, and with delegates, tensors share or lose buffers.
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=(
-                tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            # What is no output shares its buffer, or has none inside a delegate.
+            model_content=expose(
+                network.content, [t for t in network.ranged if t in network.producers]
             ),
+            num_threads=default_threads(),
         )
     interpreter.allocate_tensors()
     details = {d["index"]: d for d in interpreter.get_input_details()}

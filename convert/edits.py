@@ -60,6 +60,20 @@ def prepare_float(graph: bytes, apart: Collection[int]) -> bytes:
     return _pack(model)
 
 
+def expose(graph: bytes, tensors: Collection[int]) -> bytes:
+    """Makes tensors outputs of a graph, so that they keep their values after a run.
+
+    Args:
+        graph: A flatbuffer.
+        tensors: That ops of the graph give.
+    """
+    model = _unpack(graph)
+    network = model.subgraphs[0]
+    outputs = dict.fromkeys([*(int(i) for i in network.outputs), *tensors])
+    network.outputs = list(outputs)
+    return _pack(model)
+
+
 def restore_signature(graph: bytes, original: bytes) -> bytes:
     """Lets the signature speak of the inputs and outputs that the graph has.
 
