@@ -81,6 +81,7 @@ class ConversionOptions:
             that is.
         weights_license: Of the weights, written into the file; that of the shipped
             checkpoint is known.
+        card: Write a model card beside the file.
     """
 
     checkpoint: str = assets.DEMO_CHECKPOINT
@@ -104,6 +105,7 @@ class ConversionOptions:
     verification_images: int = 8
     drop_limits: Sequence[DropLimit] = ()
     weights_license: str | None = None
+    card: bool = True
 
     @property
     def file_format(self) -> str:

@@ -27,7 +27,7 @@ examples:
 
 Images are a folder, record files, or `synthetic`: rendered street scenes. After the
 conversion the file and the float model run on the same images; the comparison is
-printed and written to OUTPUT.report.json.
+printed and written to OUTPUT.report.json, with a model card in OUTPUT.card.html.
 """
 
 
@@ -182,6 +182,11 @@ def add_parser(subparsers: Any) -> None:
         "CC-BY-4.0 (default: unknown)",
     )
     parser.add_argument(
+        "--no-card",
+        action="store_true",
+        help="write no model card (OUTPUT.card.md and OUTPUT.card.html)",
+    )
+    parser.add_argument(
         "--output",
         metavar="FILE",
         help="default: MODEL_HxW_QUANTIZATION.FORMAT in the working folder",
@@ -227,6 +232,7 @@ def run(args: argparse.Namespace) -> int:
             verification_images=args.verify_images,
             drop_limits=limits,
             weights_license=args.weights_license,
+            card=not args.no_card,
         ),
         train=train,
         quiet=args.quiet,
@@ -309,6 +315,7 @@ def _print(result: "ConversionResult") -> None:
     print(
         f"wrote {result.output} ({result.file_bytes / 1e6:.2f} MB) in "
         f"{result.seconds:.0f} s; report in {result.report_path}"
+        + (f", model card in {result.cards[-1]}" if result.cards else "")
     )
 
 

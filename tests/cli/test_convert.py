@@ -61,12 +61,18 @@ def test_int8_conversion_end_to_end(
     report = tmp_path / "tiny_33x65_int8.tflite.report.json"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         output.name,
+        f"{output.name}.card.html",
+        f"{output.name}.card.md",
         report.name,
     ]
     assert "calibrated with 6 of 6 images" in printed.out
     assert "int8 against float" in printed.out
     assert "semantic_logits" in printed.out
     assert output.name in printed.out
+    assert "verdict" in printed.out
+    card = (tmp_path / f"{output.name}.card.html").read_text()
+    assert card.count("data:image/jpeg") == 3 and len(card) < 1_500_000
+    assert str(checkpoint) not in card and str(pictures) not in card
 
     model = read_model_file(output)
     metadata = model.metadata
@@ -99,12 +105,13 @@ def test_json_is_one_document_on_stdout(
     code = convert(
         checkpoint,
         *("--verify-data", pictures, "--verify-images", 2),
-        *("--input-size", "49x81", "--output", output, "--json"),
+        *("--input-size", "49x81", "--output", output, "--json", "--no-card"),
     )
     printed = capsys.readouterr()
     assert code == 0, printed.err
     document = json.loads(printed.out)
     assert document["model"] == str(output)
+    assert document["cards"] == [] and not list(output.parent.glob("*.card.*"))
     assert document["metadata"]["canvas"] == [49, 81]
     assert document["metadata"]["merge"]["nms_kernel"] == 9  # 7 on 33 x 65
     assert len(document["verification"]["images"]) == 2
