@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,16 @@ def test_evaluates_at_intervals_and_keeps_the_best(tmp_path: Path) -> None:
             "trainer_options.save_checkpoints_steps": 10,
         },
     )
-    summary, evaluated = train_and_evaluate(config, tmp_path, quiet=True)
+    transformed = []
+
+    def transform(model: Any) -> Any:
+        transformed.append(model)
+        return model
+
+    summary, evaluated = train_and_evaluate(
+        config, tmp_path, quiet=True, transform_model=transform
+    )
+    assert len(transformed) == 1
     assert [one.step for one in evaluated] == [1, 2]
     assert evaluated[0].is_best
     best = read_best(tmp_path / "run")
