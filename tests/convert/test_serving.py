@@ -36,7 +36,7 @@ def test_export_end_to_end(
     assert set(report["signatures"]) == {"serving_default", "any_size"}
     assert json.loads((tmp_path / "served.report.json").read_text()) == report
 
-    assert main([*command, "--output", str(folder)]) == 1
+    assert main([*command, "--output", str(folder)]) == 2
     assert "exists; give the name of a new folder" in capsys.readouterr().err
     assert main([*command, "--quantize", "fp16"]) == 2
     assert "a SavedModel is float32" in capsys.readouterr().err
@@ -45,6 +45,6 @@ def test_export_end_to_end(
         return 3, 100, 1
 
     monkeypatch.setattr(serving, "compare", differ)
-    assert main([*command, "--output", str(tmp_path / "other")]) == 1
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2
     assert "3 of 100 pixels differ from evaluation" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
