@@ -320,7 +320,12 @@ def _print(result: "ConversionResult") -> None:
 
 
 def _quantile(text: str) -> float | None:
-    return None if text == "auto" else float(text)
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected 0.5 to 1, or auto"
+        ) from None
 
 
 def _drop_limit(text: str) -> "DropLimit":
