@@ -16,6 +16,7 @@ import tf_keras
 
 from deeplab2_edge import keys
 from deeplab2_edge.checkpoints import quantizer_paths, variable_paths
+from deeplab2_edge.cli.experiments import load_experiment
 from deeplab2_edge.convert.qat.annotate import annotate, quantized_parts, set_ranges
 from deeplab2_edge.convert.qat.graph import expand
 from deeplab2_edge.convert.qat.quantizers import UNSET, PerChannel, bypassed
@@ -26,6 +27,7 @@ from deeplab2_edge.layers.conv import biased_conv, conv, separable_conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.resize import resize_to
 from deeplab2_edge.layers.squeeze_excite import simplified_squeeze_excite
+from deeplab2_edge.models import build_model
 from tests.convert.quantized import layer_inputs, run, snr, tiny
 from tests.convert.tiny import fill, picture
 
@@ -219,3 +221,34 @@ def test_layers_that_are_not_known_are_refused_by_name() -> None:
     x = tf_keras.layers.LayerNormalization(name="encoder/_odd")(pixels)
     with pytest.raises(UsageError, match="encoder/_odd .LayerNormalization.*nearest"):
         expand(finished(pixels, x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "refused"),
+    [
+        ("cityscapes_panoptic_mobilenet_v3_large_os32", None),
+        ("synthetic_street_panoptic_mobilenet_v3_small_minimalistic", None),
+        ("synthetic_street_panoptic_resnet50", None),
+        ("synthetic_street_panoptic_wide_resnet41", None),
+        ("synthetic_street_deeplabv3_mobilenet_v3_small", None),
+        ("synthetic_street_deeplabv3plus_mobilenet_v3_small", None),
+        ("synthetic_street_panoptic_swidernet_sac", "SwitchedConv2D"),
+        ("synthetic_street_axial_axial_resnet_s", "Attention"),
+    ],
+)
+def test_models_of_convolutions_are_supported(recipe: str, refused: str | None) -> None:
+    config = load_experiment(recipe, [])
+    size = (65, 129)
+    network = build_model(config, input_size=size, batch_size=1)
+    if refused is not None:
+        with pytest.raises(UsageError, match=refused):
+            expand(network)
+        return
+    fill(network)
+    expanded = expand(network)
+    kernels = [p for p in variable_paths(network) if p.endswith("kernel")]
+    parts = quantized_parts(expanded.model)
+    assert len([part for part in parts.values() if part.kernel]) == len(kernels)
+    expected, found = both(network, expanded.model)
+    assert snr(expected, found) > 100
