@@ -282,7 +282,17 @@ def _float_nodes(graph: Graph, *, is_mixed: bool, layers: Iterable[str]) -> set[
     kept = set(ops_of_layers(ops, layers))
     if is_mixed:
         kept |= fragile_ops(ops)
-    return {view.ops[place].name for place in float_part(ops, kept).ops}
+    names = {view.ops[place].name for place in float_part(ops, kept).ops}
+    # Tables of positions in attention: QLinearMatMul (ONNX Runtime 1.31) refuses the
+    # scales per channel of a stack of matrices.
+    constants = graph.constants()
+    names |= {
+        node.name
+        for node in graph.nodes
+        if node.op_type == "MatMul"
+        and any(n in constants and len(constants[n].dims) > 2 for n in node.input)
+    }
+    return names
 
 
 def _float_tensors(model: Any) -> list[str]:

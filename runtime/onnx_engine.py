@@ -28,7 +28,7 @@ from deeplab2_edge.runtime.interpreter import GraphInfo, TensorInfo
 from deeplab2_edge.stderr import hidden_stderr
 
 _PROVIDERS = ("CPUExecutionProvider",)
-_ERRORS_ONLY = 3  # of the levels of ONNX Runtime's log
+_FATAL_ONLY = 4  # of the levels of ONNX Runtime's log; errors it also raises
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(int32)": "int32",
@@ -101,7 +101,10 @@ class OnnxEngine:
             self._inputs[name]: value[np.newaxis] for name, value in inputs.items()
         }
         with self._lock:
-            found = self._session.run(list(self._outputs.values()), feeds)
+            try:
+                found = self._session.run(list(self._outputs.values()), feeds)
+            except Exception as error:  # as in _make_session
+                raise _refusal(self.model.label, error) from None
         return {
             name: _without_batch(value)
             for name, value in zip(self._outputs, found, strict=True)
@@ -145,17 +148,22 @@ def _make_session(graph: bytes, label: str, num_threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # Its other format is recognized by bytes, and was not judged.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         with hidden_stderr():  # what it refuses, it also logs
             return ort.InferenceSession(graph, options, providers=list(_PROVIDERS))
     except Exception as error:  # a dozen exceptions without a common ancestor
-        reason = " ".join(str(error).split())[:300]
-        raise ModelFileError(
-            f"{label}: ONNX Runtime {ort.__version__} cannot run this graph ({reason})"
-        ) from None
+        raise _refusal(label, error) from None
+
+
+def _refusal(label: str, error: Exception) -> ModelFileError:
+    version = require("onnxruntime", extra="onnx").__version__
+    reason = " ".join(str(error).split())[:300]
+    return ModelFileError(
+        f"{label}: ONNX Runtime {version} cannot run this graph ({reason})"
+    )
 
 
 def _match(

@@ -169,6 +169,14 @@ def test_shapes_are_static_with_four_axes_at_most(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["axial_builtin", "axial_einsum", "max_builtin"])
+def test_attention_runs_in_int8(name: str) -> None:
+    source, result = network(name), converted(name, "int8")
+    for value in run(result.graph, source.inputs).values():
+        assert np.isfinite(value).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["axial_builtin", "max_builtin", "sac", "vip"])
 def test_mixed_precision_stays_close(name: str) -> None:
     source, result = network(name), converted(name, "int8-mixed")

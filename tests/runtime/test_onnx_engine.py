@@ -228,6 +228,26 @@ def test_hostile_and_broken_graphs_are_refused(
     assert capfd.readouterr().err == ""
 
 
+def test_failure_while_running_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    model = build_onnx()
+    # Known only while running: the sum of an index that is out of bounds.
+    model.graph.node.insert(
+        0, onnx.helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0)
+    )
+    model.graph.node.insert(1, onnx.helper.make_node("Cast", ["most"], ["place"], to=7))
+    model.graph.node.insert(
+        2, onnx.helper.make_node("Gather", ["axes", "place"], ["far"])
+    )
+    model.graph.node.insert(3, onnx.helper.make_node("Cast", ["far"], ["f"], to=1))
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            node.input[1] = "f"
+    engine = OnnxEngine(onnx_file(model))
+    with pytest.raises(ModelFileError, match="cannot run this graph .*indices"):
+        engine.run(SCENE)
+    assert capfd.readouterr().err == ""
+
+
 def test_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deeplab2-edge\[onnx\]'"):
