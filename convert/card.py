@@ -131,7 +131,7 @@ def make_page(facts: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> Pag
         ),
         Section("Where it comes from", _origin(metadata, certificate)),
     ]
-    title = f"{metadata.name}, {metadata.quantization}"
+    title = f"{metadata.name}, {label_of(metadata)}"
     return Page(title, [section for section in sections if section is not None])
 
 
@@ -163,6 +163,12 @@ def card_paths(model: Path) -> tuple[Path, Path]:
         model.with_name(model.name + MARKDOWN_SUFFIX),
         model.with_name(model.name + HTML_SUFFIX),
     )
+
+
+def label_of(metadata: ModelMetadata) -> str:
+    """Says what to call the converted model beside the float one."""
+    is_float = metadata.quantization == NONE
+    return "converted, float32" if is_float else metadata.quantization
 
 
 def _calibration_facts(calibration: Calibration) -> dict[str, Any]:
@@ -297,7 +303,7 @@ def _class_blocks(facts: Mapping[str, Any], metadata: ModelMetadata) -> list[Blo
         for side in ("float", "converted", "agreement")
         if any(f"{side}.{figure}" in entry["figures"] for entry in classes)
     ]
-    titles = {"float": "float", "converted": metadata.quantization}
+    titles = {"float": "float", "converted": label_of(metadata)}
     header = [
         f"{figure.upper() if figure == 'pq' else 'IoU'}, "
         f"{titles.get(side, 'float as ground truth')}"

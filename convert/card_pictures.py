@@ -19,6 +19,7 @@ from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 _MAX_IMAGES = 3
 _CELL_PX = 420  # three side by side fill a page; a picture stays below 100 KB
 _QUALITY = 82
+_EMPTY = 32  # as dark as what is between pictures
 
 _ROW_PX = 22
 _LABEL_PX = 210
@@ -109,7 +110,7 @@ def _compare(
     ]
     if expected.depth is not None and found.depth is not None:
         cells += [
-            ("", np.zeros_like(expected.image)),
+            ("", np.full_like(expected.image, _EMPTY)),
             ("depth, float", expected.depth_map(labels=False)),
             (f"depth, {label}", found.depth_map(labels=False)),
         ]

@@ -20,7 +20,12 @@ from deeplab2_edge.config import ExperimentOptions, load_config
 from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.calibration import Calibration, Inputs
-from deeplab2_edge.convert.card import card_paths, collect_facts, write_card
+from deeplab2_edge.convert.card import (
+    card_paths,
+    collect_facts,
+    label_of,
+    write_card,
+)
 from deeplab2_edge.convert.card_pictures import draw_comparison
 from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import check_network, coverage_notes
@@ -595,7 +600,7 @@ def _write_card(
             source.engine,
             product.open(),
             job.verification.samples,
-            result.metadata.quantization,
+            label_of(result.metadata),
         )
     write_card(result.output, facts, pictures)
 
