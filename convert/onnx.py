@@ -7,12 +7,18 @@ quantizes well, and that comes out the same to the byte in every run.
 import collections
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from deeplab2_edge.convert import modes
-from deeplab2_edge.convert.calibration import QUANTILE, Calibration, Inputs
+from deeplab2_edge.convert.calibration import (
+    QUANTILE,
+    QUANTILES,
+    Calibration,
+    Inputs,
+)
 from deeplab2_edge.convert.export import ExportedGraph
+from deeplab2_edge.convert.ladder import Attempt, Rung
 from deeplab2_edge.convert.modes import check_mode
 from deeplab2_edge.convert.onnx_pack import pack_as_half, pack_as_int8
 from deeplab2_edge.convert.onnx_passes import infer_shapes, tidy
@@ -95,6 +101,35 @@ def quantize(
         keep_float=layers,
     )
     return _finish(model, quantization, summary, layers)
+
+
+def rungs(
+    measured: OnnxQuantizable,
+    quantization: str,
+    measure: Callable[[str, ConvertedGraph], Attempt],
+    *,
+    quantile: float = QUANTILE,
+) -> Iterator[Rung]:
+    """Gives ways to quantize a measured model, the fastest first, see `ladder`.
+
+    Args:
+        measured: The model.
+        quantization: The mode to begin with, `int8` or `int8-mixed`.
+        measure: Says of a name and a graph what it is worth.
+        quantile: The one to begin with.
+    """
+
+    def rung(name: str, mode: str, share: float) -> Rung:
+        return Rung(
+            name, lambda: measure(name, quantize(measured, mode, quantile=share))
+        )
+
+    yield rung(quantization, quantization, quantile)
+    for share in sorted(QUANTILES, key=lambda share: abs(share - quantile)):
+        if share != quantile:
+            yield rung(f"{quantization}, quantile {share:g}", quantization, share)
+    if quantization != modes.INT8_MIXED:
+        yield rung(modes.INT8_MIXED, modes.INT8_MIXED, quantile)
 
 
 def _finish(

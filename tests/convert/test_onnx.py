@@ -17,12 +17,14 @@ pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
+from deeplab2_edge.convert.ladder import Attempt, Promise, climb
 from deeplab2_edge.convert.onnx import (
     MAX_RANK,
     OPSET,
     convert_to_onnx,
     float_model,
     quantize,
+    rungs,
 )
 from deeplab2_edge.convert.onnx_passes import Graph, attribute, infer_shapes
 from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
@@ -335,6 +337,23 @@ def test_layers_stay_in_float_on_demand() -> None:
             kernel = graph.value(node.input[1])
             is_float = node.name.startswith("semantic_decoder/")
             assert (kernel is not None) == is_float, node.name
+
+
+def test_a_ladder_leads_from_int8_to_mixed_precision() -> None:
+    def attempt(name: str, graph: ConvertedGraph) -> Attempt:
+        good = graph.quantization == "int8-mixed"
+        return Attempt(name, len(graph.graph), {"pq": 0.0 if good else 5.0})
+
+    steps = rungs(network(PANOPTIC).measured, "int8", attempt)
+    result = climb(steps, [Promise("pq", 1.0)])
+    assert [a.name for a in result.attempts] == [
+        "int8",
+        "int8, quantile 0.95",
+        "int8, quantile 0.8",
+        "int8, quantile 1",
+        "int8-mixed",
+    ]
+    assert result.chosen is not None and result.chosen.name == "int8-mixed"
 
 
 def test_calibration_leaves_an_outlier_out() -> None:
