@@ -7,7 +7,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ from deeplab2_edge.convert.provenance import checkpoint_sha256, describe_provena
 from deeplab2_edge.convert.quantile import MAX_IMAGES, QuantileChoice
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.recording import Recorder
-from deeplab2_edge.convert.search import StaticSearch
+from deeplab2_edge.convert.search import Measure, StaticSearch
 from deeplab2_edge.convert.sensitivity import Sensitivity, draw_sensitivity
 from deeplab2_edge.convert.tflite import (
     ConvertedGraph,
@@ -430,6 +430,9 @@ def _convert(job: _Job, source: _Source) -> _Product:
     if options.file_format == ONNX:
         # Its tools are an extra that TFLite files do not need.
         from deeplab2_edge.convert.onnx import convert_to_onnx as convert
+
+        if options.drop_limits and find_mode(options.quantization).needs_calibration:
+            return _climb_onnx(job, source, exported, samples)
     else:
         convert = convert_graph
     converted = convert(
@@ -456,41 +459,70 @@ def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
         may_mix=INT8_MIXED in supported_modes(options.file_format, options.target),
         quiet=job.quiet,
     )
-    tried = None
-    if not options.drop_limits:
-        product = _verified(job, source, search.convert())
+    if options.drop_limits:
+        product = _climb(job, source, search.rungs)
     else:
-        promises = [
-            Promise(limit.metric, limit.points) for limit in options.drop_limits
-        ]
-
-        def attempt(name: str, found: _Product) -> Attempt:
-            return Attempt(
-                name,
-                len(found.converted.graph),
-                {p.metric: found.verification.drop(p.metric) for p in promises},
-                latency_ms=_latency_ms(found.open(), job),
-                product=found,
-            )
-
-        def measure(name: str, converted: ConvertedGraph) -> Attempt:
-            return attempt(name, _verified(job, source, converted))
-
-        rungs = search.rungs(measure)
-        if options.qat:
-            name = f"int8, {counted(options.qat_steps, 'step')} of training"
-            last = Rung(name, lambda: attempt(name, _trained(job, source)))
-            rungs = itertools.chain(rungs, [last])
-        tried = climb(rungs, promises, say=lambda text: _say(text, job.quiet))
-        if tried.chosen is None:
-            reason = refusal(tried, has_tried_training=options.qat)
-            raise ConversionError(f"{job.output}: not written: {reason}")
-        product = tried.chosen.product
+        product = _verified(job, source, search.convert())
     return replace(
         product,
         quantile=search.choice if options.calibration_quantile is None else None,
         sensitivity=search.sensitivity if options.sensitivity else None,
-        tried=tried,
+    )
+
+
+def _climb(
+    job: _Job, source: _Source, rungs_of: Callable[[Measure], Iterable[Rung]]
+) -> _Product:
+    """Quantizes in several ways until one keeps the limits of drops.
+
+    Raises:
+        ConversionError: If none does.
+    """
+    options = job.options
+    promises = [Promise(limit.metric, limit.points) for limit in options.drop_limits]
+
+    def attempt(name: str, found: _Product) -> Attempt:
+        return Attempt(
+            name,
+            len(found.converted.graph),
+            {p.metric: found.verification.drop(p.metric) for p in promises},
+            latency_ms=_latency_ms(found.open(), job),
+            product=found,
+        )
+
+    def measure(name: str, converted: ConvertedGraph) -> Attempt:
+        return attempt(name, _verified(job, source, converted))
+
+    rungs = rungs_of(measure)
+    if options.qat:
+        name = f"int8, {counted(options.qat_steps, 'step')} of training"
+        last = Rung(name, lambda: attempt(name, _trained(job, source)))
+        rungs = itertools.chain(rungs, [last])
+    tried = climb(rungs, promises, say=lambda text: _say(text, job.quiet))
+    if tried.chosen is None:
+        reason = refusal(tried, has_tried_training=options.qat)
+        raise ConversionError(f"{job.output}: not written: {reason}")
+    chosen: _Product = tried.chosen.product
+    return replace(chosen, tried=tried)
+
+
+def _climb_onnx(
+    job: _Job,
+    source: _Source,
+    exported: ExportedGraph,
+    samples: Iterable[tuple[str, Inputs]],
+) -> _Product:
+    from deeplab2_edge.convert.onnx import float_model, rungs
+    from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
+
+    measured = OnnxQuantizable.measure(float_model(exported), samples)
+    quantile = job.options.calibration_quantile or QUANTILE
+    return _climb(
+        job,
+        source,
+        lambda measure: rungs(
+            measured, job.options.quantization, measure, quantile=quantile
+        ),
     )
 
 
