@@ -19,10 +19,10 @@ from deeplab2_edge.model_file import (
     Golden,
     ModelMetadata,
     ResizeRule,
+    container,
     read_model_file,
     write_model_file,
 )
-from deeplab2_edge.model_file import container
 from tests.runtime.tiny_model import INT8_MODEL, tiny_metadata
 
 GRAPH = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 4

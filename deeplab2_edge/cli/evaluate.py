@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        help="a .tflite or .onnx file, a checkpoint (folder, prefix, archive) or `demo`",
+        help="a .tflite or .onnx file, a checkpoint (folder, prefix, archive), `demo`",
     )
     parser.add_argument(
         "--data",
