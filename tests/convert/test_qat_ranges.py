@@ -1,5 +1,7 @@
 """What images make of the ranges of activations."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,10 @@ pytest.importorskip(
 import tf_keras
 
 from deeplab2_edge import keys
+from deeplab2_edge.convert.calibration import QUANTILES
 from deeplab2_edge.convert.qat.annotate import annotate, set_ranges
 from deeplab2_edge.convert.qat.graph import expand
-from deeplab2_edge.convert.qat.ranges import calibrate
+from deeplab2_edge.convert.qat.ranges import calibrate, choose_quantile, measure
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.layers.conv import biased_conv, conv
 from deeplab2_edge.layers.defaults import LayerDefaults
@@ -49,7 +52,8 @@ def test_offsets_keep_their_extremes() -> None:
     assert low == pytest.approx(np.min(found), rel=1e-4)
 
 
-def test_one_outlier_among_twenty_images_changes_little_and_is_named() -> None:
+def residual() -> Any:
+    """Builds a network that judges images by a sum."""
     pixels = tf_keras.Input((9, 9, 3), batch_size=1, name=keys.IMAGE)
     x = conv(pixels, "a", 8, kernel_size=3, defaults=LayerDefaults())
     y = conv(x, "b", 8, kernel_size=3, activation="none", defaults=LayerDefaults())
@@ -58,6 +62,31 @@ def test_one_outlier_among_twenty_images_changes_little_and_is_named() -> None:
         pixels, {keys.SEMANTIC_LOGITS: biased_conv(x, "semantic_last_layer", 4)}
     )
     fill(network)
+    return network
+
+
+def test_the_quantile_that_serves_other_images_best_is_chosen() -> None:
+    expanded = expand(residual())
+    calibrated = [(f"{n}", {keys.IMAGE: picture(n, (9, 9))}) for n in range(10)]
+    others = [(f"{n}", {keys.IMAGE: picture(n, (9, 9))}) for n in range(50, 62)]
+    measured = measure(expanded, calibrated)
+    choice = choose_quantile(measured, annotate(expanded.model), others)
+    assert set(choice.scores) == set(QUANTILES)
+    assert choice.scores[choice.quantile] == max(choice.scores.values())
+    assert len(set(choice.scores.values())) > 1
+    assert choice.num_images == 8
+    with pytest.raises(DataError, match="no images to choose the quantile with"):
+        choose_quantile(measured, annotate(expanded.model), [])
+
+
+def test_images_of_a_single_color_say_nothing() -> None:
+    grey = [("grey", {keys.IMAGE: np.full((9, 9, 3), 99, np.uint8)})]
+    with pytest.raises(DataError, match="of a single color, for example grey"):
+        calibrate(expand(residual()), grey)
+
+
+def test_one_outlier_among_twenty_images_changes_little_and_is_named() -> None:
+    network = residual()
     expanded = expand(network)
     # Nothing is normalized here: brightness drives all activations.
     normal = [(f"normal{n}", {keys.IMAGE: picture(n, (9, 9)) // 21}) for n in range(20)]
