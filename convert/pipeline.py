@@ -463,9 +463,10 @@ def _search(job: _Job, source: _Source, quantizable: Quantizable) -> _Product:
         product = _climb(job, source, search.rungs)
     else:
         product = _verified(job, source, search.convert())
+    choice = search.choice if options.calibration_quantile is None else None
     return replace(
         product,
-        quantile=search.choice if options.calibration_quantile is None else None,
+        quantile=product.quantile or choice,
         sensitivity=search.sensitivity if options.sensitivity else None,
     )
 
@@ -533,6 +534,7 @@ def _trained(job: _Job, source: _Source) -> _Product:
 
     options = job.options
     assert job.train is not None
+    few = replace(job.verification, samples=job.verification.samples[:MAX_IMAGES])
     tuned = fine_tune(
         job.config,
         options.checkpoint,
@@ -542,7 +544,8 @@ def _trained(job: _Job, source: _Source) -> _Product:
         run_dir=job.run_dir,
         train=job.train,
         data=options.qat_data,
-        quantile=options.calibration_quantile or QUANTILE,
+        quantile=options.calibration_quantile,
+        validation=calibration_inputs(source.engine, few, quiet=True),
         quiet=job.quiet,
     )
     _say("converting the trained network", job.quiet)
@@ -552,7 +555,11 @@ def _trained(job: _Job, source: _Source) -> _Product:
         training["qat_checkpoint_sha256"] = checkpoint_sha256(tuned.checkpoint)
     metadata = product.metadata
     provenance = {**metadata.provenance, **training}
-    return replace(product, metadata=replace(metadata, provenance=provenance))
+    return replace(
+        product,
+        metadata=replace(metadata, provenance=provenance),
+        quantile=tuned.quantile,
+    )
 
 
 def _latency_ms(engine: Engine, job: _Job) -> float:
