@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
     from deeplab2_edge.convert.certificate import Certificate
@@ -179,9 +180,14 @@ def _print_repetition(repetition: "Repetition", model: "ModelFile") -> None:
     for finding in repetition.findings:
         if finding.is_kept is False:
             print(f"broken: {finding.promise}, found {finding.found:.4g}")
-    kept = sum(finding.is_kept is True for finding in repetition.findings)
+    measured = [f.is_kept for f in repetition.findings if f.is_kept is not None]
     if repetition.findings:
-        print(f"kept {kept} of {len(repetition.findings)} promises of the certificate")
+        rest = len(repetition.findings) - len(measured)
+        print(
+            f"kept {sum(measured)} of {counted(len(measured), 'promise')} of the "
+            "certificate"
+            + (f"; {rest} cannot be measured, the file gives maps" if rest else "")
+        )
     print(f"verdict now: {repetition.certificate.verdict}")
     for note in repetition.notes:
         print(f"note: {_plain(note)}")

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from deeplab2_edge import keys
-from deeplab2_edge.model_file import GRAPH, Golden, ModelFile, read_model_file
+from deeplab2_edge.model_file import (
+    CUSTOM_OP,
+    GRAPH,
+    Golden,
+    ModelFile,
+    read_model_file,
+)
 from deeplab2_edge.runtime import check
 from deeplab2_edge.runtime.check import Measurement, check_model, format_self_test
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL
@@ -70,3 +76,12 @@ def test_maps_are_compared_by_class() -> None:
     outputs = {keys.PANOPTIC_PRED: found, keys.INSTANCE_PRED: found}
     (measured,) = check._compare(of_maps, outputs, (0.1, 0.1, 0.1))
     assert (measured.kind, measured.found) == (check.OTHER_CLASS, 1 / 20)
+
+
+def test_beside_a_custom_op_heads_are_compared() -> None:
+    model = read_model_file(FLOAT_MODEL)
+    assert model.golden is not None
+    metadata = dataclasses.replace(model.metadata, merge_place=CUSTOM_OP)
+    of_op = dataclasses.replace(model, metadata=metadata)
+    found = list(check._compare(of_op, model.golden.heads, (0.1, 0.1, 0.1)))
+    assert {m.kind for m in found} == {check.LARGEST, check.TYPICAL}
