@@ -24,6 +24,8 @@ examples:
     --max-drop 1.0pq
   deeplab2-edge convert --checkpoint runs/street --quantize int8 --qat \\
     --calibration-data street/train --qat-data 'records/train-*.tfrecord'
+  deeplab2-edge convert --merge graph --output maps.onnx
+  deeplab2-edge convert --format saved-model --output street_saved_model
 
 Images are a folder, record files, or `synthetic`: rendered street scenes. After the
 conversion the file and the float model run on the same images; the comparison is
