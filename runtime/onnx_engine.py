@@ -28,6 +28,7 @@ from deeplab2_edge.runtime.interpreter import GraphInfo, TensorInfo
 from deeplab2_edge.stderr import hidden_stderr
 
 _PROVIDERS = ("CPUExecutionProvider",)
+_OLDEST = "1.12"  # the first that has operator set 17
 _FATAL_ONLY = 4  # of the levels of ONNX Runtime's log; errors it also raises
 _DTYPES = {
     "tensor(float)": "float32",
@@ -162,7 +163,8 @@ def _refusal(label: str, error: Exception) -> ModelFileError:
     version = require("onnxruntime", extra="onnx").__version__
     reason = " ".join(str(error).split())[:300]
     return ModelFileError(
-        f"{label}: ONNX Runtime {version} cannot run this graph ({reason})"
+        f"{label}: ONNX Runtime {version} cannot run this graph ({reason}); files of "
+        f"deeplab2-edge run in ONNX Runtime {_OLDEST} and newer"
     )
 
 
