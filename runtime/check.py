@@ -31,8 +31,11 @@ _LIMITS: Mapping[str, tuple[float, float, float]] = {
     # GPUs and some ARM kernels compute in half floats.
     "fp16": (3e-2, 3e-3, 1e-2),
     # A rounding that falls the other way moves all that follows by a step of 1/256;
-    # deep networks add up dozens of them at single pixels.
-    "integers": (0.2, 0.03, 0.05),
+    # deep networks add up dozens of them at single pixels. Three times what the demo
+    # model shows between the kernels of XNNPACK, of LiteRT and its reference ones: of
+    # int8 files 8.6 % and 1.1 %, of dynamic ones 2.7 % and 0.3 %.
+    "dynamic": (0.08, 0.01, 0.03),
+    "integers": (0.25, 0.03, 0.05),
 }
 _MAPS = (keys.SEMANTIC_PRED, keys.PANOPTIC_PRED)
 
