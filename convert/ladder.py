@@ -10,23 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.errors import ConversionError
 
 # How many of the worst blocks stay in float32, one rung each.
 KEPT_BLOCKS = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True)
-class Promise:
-    """Says how much a metric may get worse.
-
-    Attributes:
-        metric: For example `pq`, `miou`, `stq`, `depth`.
-        points: As the user means them, usually percentage points.
-    """
-
-    metric: str
-    points: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +37,7 @@ class Attempt:
     product: Any = None
     failure: str | None = None
 
-    def keeps(self, promises: Sequence[Promise]) -> bool:
+    def keeps(self, promises: Sequence[DropLimit]) -> bool:
         """Says whether no metric dropped further than promised."""
         return self.failure is None and all(
             self.drops[promise.metric] <= promise.points for promise in promises
@@ -89,7 +77,7 @@ class Climb:
         chosen: The first that keeps all promises; None if none does.
     """
 
-    promises: tuple[Promise, ...]
+    promises: tuple[DropLimit, ...]
     attempts: tuple[Attempt, ...]
     chosen: Attempt | None
 
@@ -104,7 +92,7 @@ class Climb:
 
 def climb(
     rungs: Iterable[Rung],
-    promises: Sequence[Promise],
+    promises: Sequence[DropLimit],
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> Climb:
@@ -174,7 +162,7 @@ def refusal(result: Climb, *, has_tried_training: bool = False) -> str:
     )
 
 
-def _line(attempt: Attempt, promises: Sequence[Promise]) -> str:
+def _line(attempt: Attempt, promises: Sequence[DropLimit]) -> str:
     if attempt.failure is not None:
         return f"{attempt.name}: failed"
     drops = ", ".join(f"{p.metric} {attempt.drops[p.metric]:.2f}" for p in promises)

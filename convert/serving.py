@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge import assets, checkpoints, families, keys
-from deeplab2_edge.config import ExperimentOptions, load_config
+from deeplab2_edge import checkpoints, families, keys
+from deeplab2_edge.config import load_config
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.images import open_data
+from deeplab2_edge.convert.job import choose_canvas, default_output
 from deeplab2_edge.convert.modes import NONE
 from deeplab2_edge.convert.options import ConversionOptions
-from deeplab2_edge.convert.pipeline import REPORT_SUFFIX, choose_canvas
-from deeplab2_edge.convert.provenance import describe_provenance
+from deeplab2_edge.convert.pipeline import REPORT_SUFFIX
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.saved_model import (
     ANY_SIZE,
@@ -29,10 +28,10 @@ from deeplab2_edge.convert.saved_model import (
     SavedModelInfo,
     export_saved_model,
 )
-from deeplab2_edge.errors import CheckpointError, ConversionError, UsageError
+from deeplab2_edge.convert.source import load_source
+from deeplab2_edge.errors import ConversionError, UsageError
 from deeplab2_edge.experiments import find_config
 from deeplab2_edge.files import atomic_write
-from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import KerasEngine, dataset_of
 from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
@@ -116,7 +115,9 @@ def export_checkpoint(
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
     canvas = choose_canvas(config, options.canvas)
-    output = Path(options.output or _default_output(options, config, prefix, canvas))
+    output = Path(
+        options.output or default_output(options, config, prefix, canvas, "saved_model")
+    )
     _, images = open_data(
         info,
         canvas,
@@ -126,7 +127,7 @@ def export_checkpoint(
         verification_images=options.verification_images,
         in_order=families.abilities_of(config).keeps_ids,
     )
-    engine = _load(options, config, prefix, canvas)
+    engine = load_source(options, config, prefix, canvas).engine
     if not quiet:
         print("exporting", file=sys.stderr, flush=True)
     written = export_saved_model(engine, output)
@@ -226,36 +227,3 @@ def _pairs(
         found = signatures[SERVING](image=first, next_image=second)
         names = (keys.PANOPTIC_PRED, keys.NEXT_PANOPTIC_PRED)
         yield dict(zip(names, pair, strict=True)), found
-
-
-def _load(
-    options: ConversionOptions,
-    config: ExperimentOptions,
-    prefix: str,
-    canvas: tuple[int, int],
-) -> KerasEngine:
-    with quiet_native_notes():
-        model = build_model(config, input_size=canvas, batch_size=1)
-        checkpoints.load_weights(model, options.checkpoint)
-    for path, variable in checkpoints.variable_paths(model).items():
-        if not np.isfinite(variable.numpy()).all():
-            raise CheckpointError(
-                f"{prefix}: {path} holds values that are not finite: the training "
-                "diverged or the file is damaged; take an earlier checkpoint"
-            )
-    provenance = describe_provenance(config, options.checkpoint, prefix)
-    return KerasEngine(model, config, provenance=provenance)
-
-
-def _default_output(
-    options: ConversionOptions,
-    config: ExperimentOptions,
-    prefix: str,
-    canvas: tuple[int, int],
-) -> str:
-    name = config.experiment_name
-    if options.checkpoint == assets.DEMO_CHECKPOINT:
-        name = assets.DEMO_CHECKPOINT
-    elif not re.fullmatch(r"[\w.-]+", name):  # missing, or a placeholder
-        name = Path(prefix).name
-    return f"{name}_{canvas[0]}x{canvas[1]}_saved_model"

@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert.merging import merge_in_graph
-from deeplab2_edge.convert.pipeline import describe_converted
+from deeplab2_edge.convert.products import describe_converted
 from deeplab2_edge.convert.tflite import convert_model, hard_swish_form
 from deeplab2_edge.errors import MissingExtraError, ModelFileError
 from deeplab2_edge.model_file import CUSTOM_OP, ModelFile

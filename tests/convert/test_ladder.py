@@ -7,15 +7,15 @@ import pytest
 
 from deeplab2_edge.convert.ladder import (
     Attempt,
-    Promise,
     Rung,
     climb,
     format_climb,
     refusal,
 )
+from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.errors import ConversionError
 
-PROMISE = [Promise("pq", 1.0)]
+PROMISE = [DropLimit("pq", 1.0)]
 
 
 def rung(name: str, drop: float, size: int = 1_000_000) -> Rung:
@@ -46,7 +46,7 @@ def test_a_drop_of_exactly_the_promise_keeps_it() -> None:
 
 
 def test_every_metric_has_to_keep_its_promise() -> None:
-    promises = [Promise("pq", 1.0), Promise("miou", 0.5)]
+    promises = [DropLimit("pq", 1.0), DropLimit("miou", 0.5)]
     rungs = [
         Rung("a", lambda: Attempt("a", 1, {"pq": 0.1, "miou": 0.6})),
         Rung("b", lambda: Attempt("b", 1, {"pq": 1.1, "miou": 0.1})),
@@ -97,7 +97,7 @@ def test_the_report_is_plain_json() -> None:
 
 
 def test_a_promise_of_nothing_can_be_kept() -> None:
-    assert climb([rung("none", 0.0)], [Promise("pq", 0.0)]).chosen is not None
+    assert climb([rung("none", 0.0)], [DropLimit("pq", 0.0)]).chosen is not None
 
 
 @pytest.mark.parametrize("drop", [-2.0, 0.0])

@@ -11,7 +11,7 @@ from deeplab2_edge import keys
 from deeplab2_edge.convert import ConversionOptions, convert_checkpoint
 from deeplab2_edge.convert.merging import check_maps, merge_in_graph
 from deeplab2_edge.convert.options import check_merge, check_options
-from deeplab2_edge.convert.pipeline import describe_converted
+from deeplab2_edge.convert.products import describe_converted
 from deeplab2_edge.convert.tflite import convert_model, hard_swish_form
 from deeplab2_edge.errors import ConversionError, UsageError
 from deeplab2_edge.families import TWO_FRAMES

@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
-from deeplab2_edge.convert.ladder import Attempt, Promise, climb
+from deeplab2_edge.convert.ladder import Attempt, climb
 from deeplab2_edge.convert.onnx import (
     MAX_RANK,
     OPSET,
@@ -28,6 +28,7 @@ from deeplab2_edge.convert.onnx import (
 )
 from deeplab2_edge.convert.onnx_passes import Graph, attribute, infer_shapes
 from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
+from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.onnx_file import summarize
@@ -345,7 +346,7 @@ def test_a_ladder_leads_from_int8_to_mixed_precision() -> None:
         return Attempt(name, len(graph.graph), {"pq": 0.0 if good else 5.0})
 
     steps = rungs(network(PANOPTIC).measured, "int8", attempt)
-    result = climb(steps, [Promise("pq", 1.0)])
+    result = climb(steps, [DropLimit("pq", 1.0)])
     assert [a.name for a in result.attempts] == [
         "int8",
         "int8, quantile 0.95",

@@ -4,7 +4,8 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
-from deeplab2_edge.convert.ladder import Attempt, Promise, climb
+from deeplab2_edge.convert.ladder import Attempt, climb
+from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.convert.quantile import choose_quantile
 from deeplab2_edge.convert.search import StaticSearch
 from deeplab2_edge.convert.tflite import ConvertedGraph
@@ -71,7 +72,7 @@ def test_the_ladder_reaches_blocks_in_float() -> None:
         drop = 0.0 if converted.float_layers else 5.0
         return Attempt(name, len(converted.graph), {"pq": drop}, product=converted)
 
-    result = climb(search().rungs(measure), [Promise("pq", 1.0)])
+    result = climb(search().rungs(measure), [DropLimit("pq", 1.0)])
     assert result.chosen is not None
     product: ConvertedGraph = result.chosen.product
     assert product.quantization == "int8-mixed"
@@ -83,7 +84,7 @@ def test_the_ladder_reaches_blocks_in_float() -> None:
 def test_a_first_rung_that_keeps_the_promise_costs_nothing_more() -> None:
     result = climb(
         search().rungs(lambda name, graph: Attempt(name, 1, {"pq": 0.0})),
-        [Promise("pq", 1.0)],
+        [DropLimit("pq", 1.0)],
     )
     assert [attempt.name for attempt in result.attempts] == ["int8"]
 
@@ -91,7 +92,7 @@ def test_a_first_rung_that_keeps_the_promise_costs_nothing_more() -> None:
 def test_devices_of_integers_alone_get_no_mixed_files() -> None:
     result = climb(
         search(may_mix=False).rungs(lambda name, graph: Attempt(name, 1, {"pq": 9.0})),
-        [Promise("pq", 1.0)],
+        [DropLimit("pq", 1.0)],
     )
     assert result.chosen is None
     assert not any("mixed" in attempt.name for attempt in result.attempts)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.pipeline import describe_converted
+from deeplab2_edge.convert.products import describe_converted
 from deeplab2_edge.convert.tflite import (
     QUANTIZATIONS,
     ConvertedGraph,
