@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import points_of
 from benchmarks.command import run_command
+from benchmarks.conversion import points_of
 from deeplab2_edge.files import atomic_write
 
 # Fields of `evaluator_options` by what they are called in the table.
