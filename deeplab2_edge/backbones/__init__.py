@@ -11,7 +11,8 @@ from deeplab2_edge.layers.axial_block import (
     bottleneck,
     global_,
 )
-from deeplab2_edge.layers.dual_path import DualPathOptions, memory_feature
+from deeplab2_edge.layers.dual_path import memory_feature
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 
 __all__ = [
     "AttentionOptions",

@@ -17,7 +17,7 @@ from deeplab2_edge.errors import ConfigError
 from deeplab2_edge.layers.axial_attention import AttentionOptions
 from deeplab2_edge.layers.axial_block import ATTENTION_KINDS, Block, Transformer
 from deeplab2_edge.layers.defaults import LayerDefaults
-from deeplab2_edge.layers.dual_path import DualPathOptions
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 
 # Depth of queries and keys of a transformer of expansion 1.
 _TRANSFORMER_CHANNELS = 128

@@ -23,7 +23,8 @@ from deeplab2_edge.layers.axial_attention import AttentionOptions, axial_attenti
 from deeplab2_edge.layers.conv import conv
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import drop_path
-from deeplab2_edge.layers.dual_path import DualPathOptions, dual_path_transformer
+from deeplab2_edge.layers.dual_path import dual_path_transformer
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.layers.global_attention import global_attention
 from deeplab2_edge.layers.squeeze_excite import simplified_squeeze_excite
 from deeplab2_edge.layers.switchable_atrous import switchable_atrous_conv

@@ -11,15 +11,13 @@ With sigmoid weights shifts are added instead.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deeplab2_edge.layers.defaults import LayerDefaults
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.layers.folding import Linear, affine, joined, normalized
 from deeplab2_edge.layers.normalization import batch_norm
 from deeplab2_edge.optional import require
-
-if TYPE_CHECKING:
-    from deeplab2_edge.layers.dual_path import DualPathOptions
 
 tf: Any = require("tensorflow", extra="train")
 tf_keras: Any = require("tf_keras", extra="train")
@@ -39,7 +37,7 @@ class FoldedDualPath(tf_keras.layers.Layer):  # type: ignore[misc]
     def __init__(
         self,
         channels: int,
-        options: "DualPathOptions",
+        options: DualPathOptions,
         defaults: LayerDefaults,
         **kwargs: Any,
     ) -> None:

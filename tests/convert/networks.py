@@ -18,7 +18,7 @@ from deeplab2_edge.backbones import max_deeplab, resnet
 from deeplab2_edge.config import ExperimentOptions, parse_config
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
-from deeplab2_edge.layers.dual_path import DualPathOptions
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.models import build_model
 from deeplab2_edge.models.inference import InferenceNetwork
 from deeplab2_edge.optional import require

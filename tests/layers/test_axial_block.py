@@ -22,7 +22,7 @@ from deeplab2_edge.layers.axial_block import (
     global_,
 )
 from deeplab2_edge.layers.defaults import LayerDefaults
-from deeplab2_edge.layers.dual_path import DualPathOptions
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 
 pytestmark = pytest.mark.tf
 

@@ -12,7 +12,8 @@ from deeplab2_edge.checkpoints import variable_paths
 from deeplab2_edge.layers.axial_attention import AttentionOptions, axial_attention
 from deeplab2_edge.layers.axial_inference import _skew, _unskew
 from deeplab2_edge.layers.defaults import LayerDefaults
-from deeplab2_edge.layers.dual_path import DualPathOptions, dual_path_transformer
+from deeplab2_edge.layers.dual_path import dual_path_transformer
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.layers.resize import interpolation_matrix
 from deeplab2_edge.optional import require
 from tests.models import synthetic_weights

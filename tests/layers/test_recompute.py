@@ -15,7 +15,8 @@ from deeplab2_edge.checkpoints import variable_paths
 from deeplab2_edge.layers.axial_block import Transformer, axial, basic, bottleneck
 from deeplab2_edge.layers.defaults import LayerDefaults
 from deeplab2_edge.layers.dropout import Replayable
-from deeplab2_edge.layers.dual_path import DualPathOptions, memory_feature
+from deeplab2_edge.layers.dual_path import memory_feature
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.layers.recompute import Recompute
 
 pytestmark = pytest.mark.tf

@@ -17,7 +17,7 @@ from deeplab2_edge.config import BackboneOptions, ExperimentOptions, parse_confi
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.datasets.registry import dataset_names, register_dataset
 from deeplab2_edge.layers.axial_attention import AttentionOptions
-from deeplab2_edge.layers.dual_path import DualPathOptions
+from deeplab2_edge.layers.dual_path_options import DualPathOptions
 from deeplab2_edge.layers.resize import strided_side
 from deeplab2_edge.models import build, resize_outputs
 from deeplab2_edge.optional import require
