@@ -143,6 +143,11 @@ def check_options(options: ConversionOptions) -> None:
         raise UsageError(
             f"--target is {options.target!r}; must be {', '.join(TARGETS)}"
         )
+    if options.axial == CUSTOM_OP:
+        raise UsageError(
+            "--axial custom-op: there is no such op; attention needs none, since the "
+            "builtin form runs whole on every runtime: give --axial builtin"
+        )
     if options.axial is not None and options.axial not in AXIAL_FORMS:
         raise UsageError(
             f"--axial is {options.axial!r}; must be {', '.join(AXIAL_FORMS)}"

@@ -86,9 +86,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--axial",
-        choices=AXIAL_FORMS,
-        help="how attention is written: builtin, folded, with small tables and few "
-        "moves; or einsum, as it is trained; default: what is good on the target",
+        metavar="FORM",
+        help=f"how attention is written, {' or '.join(AXIAL_FORMS)}: folded, with small "
+        "tables and few moves, or as it is trained; default: what is good on the target",
     )
     parser.add_argument(
         "--merge",
