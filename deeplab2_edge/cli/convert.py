@@ -87,8 +87,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--axial",
         metavar="FORM",
-        help=f"how attention is written, {' or '.join(AXIAL_FORMS)}: folded, with small "
-        "tables and few moves, or as it is trained; default: what is good on the target",
+        help=f"how attention is written, {' or '.join(AXIAL_FORMS)}: folded, with "
+        "small tables and few moves, or as it is trained; default: what is good on the "
+        "target",
     )
     parser.add_argument(
         "--merge",
