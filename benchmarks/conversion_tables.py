@@ -18,7 +18,7 @@ def format_conversion(place: str) -> Callable[[dict[str, Any]], str]:
             f"### Ways to convert: {place}, {document['num_images']} images",
             f"`{document['command']}`. PQ and mIoU in percent; ratio: time of the "
             "network against float32 TFLite in the same round, with one and with two "
-            "threads.",
+            "threads. Seconds of QAT are without its training, which had been done.",
             f"Machine: {machine(document)}.",
             table(
                 [
@@ -39,10 +39,8 @@ def _rows(rows: dict[str, Any]) -> Iterator[list[str]]:
         cells = [name]
         for metric in ("pq", "miou"):
             lost = base[metric] - figures[metric]
-            cells += [
-                f"{figures[metric]:.2f}",
-                f"{lost:+.2f}" if row is not base else "",
-            ]
+            cells.append(f"{figures[metric]:.2f}")
+            cells.append(f"{lost:+.2f}" if row["percent"] is not base else "")
         if "file_bytes" not in row:  # the checkpoint
             yield [*cells, *[""] * 5]
             continue
