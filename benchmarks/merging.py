@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import families, keys, panoptic
-from deeplab2_edge.convert.tail import tail_as_onnx, tail_as_tflite, trace_tail
+from deeplab2_edge.convert.merge.tail import tail_as_onnx, tail_as_tflite, trace_tail
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.panoptic import MergeSettings, resize_bilinear
 from deeplab2_edge.runtime import native

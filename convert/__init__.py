@@ -8,10 +8,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deeplab2_edge.convert.calibration import Calibration, calibrate
     from deeplab2_edge.convert.modes import MODE_NAMES
     from deeplab2_edge.convert.options import ConversionOptions, DropLimit
     from deeplab2_edge.convert.pipeline import ConversionResult, convert_checkpoint
+    from deeplab2_edge.convert.quantization.calibration import Calibration, calibrate
     from deeplab2_edge.convert.tflite import ConvertedGraph, convert_model
     from deeplab2_edge.convert.verification import (
         METRICS,
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "MODE_NAMES": "modes",
     "METRICS": "verification",
-    "Calibration": "calibration",
+    "Calibration": "quantization.calibration",
     "ConversionOptions": "options",
     "ConversionResult": "pipeline",
     "ConvertedGraph": "tflite",
     "DropLimit": "options",
     "Verification": "verification",
-    "calibrate": "calibration",
+    "calibrate": "quantization.calibration",
     "convert_checkpoint": "pipeline",
     "convert_model": "tflite",
     "format_verification": "verification",

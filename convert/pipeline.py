@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge import assets, keys
-from deeplab2_edge.convert.calibration import Calibration
-from deeplab2_edge.convert.card import (
+from deeplab2_edge.convert.card.facts import (
     card_paths,
     collect_facts,
     label_of,
     write_card,
 )
-from deeplab2_edge.convert.card_pictures import draw_comparison
+from deeplab2_edge.convert.card.pictures import draw_comparison
 from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.job import Job, prepare, say
-from deeplab2_edge.convert.ladder import (
-    Climb,
-)
-from deeplab2_edge.convert.merging import check_maps, merge_in_graph
+from deeplab2_edge.convert.merge.merging import check_maps, merge_in_graph
 from deeplab2_edge.convert.options import (
     ConversionOptions,
 )
 from deeplab2_edge.convert.products import Product, convert_job
-from deeplab2_edge.convert.quantile import QuantileChoice
+from deeplab2_edge.convert.quantization.calibration import Calibration
+from deeplab2_edge.convert.quantization.ladder import (
+    Climb,
+)
+from deeplab2_edge.convert.quantization.quantile import QuantileChoice
+from deeplab2_edge.convert.quantization.sensitivity import Sensitivity, draw_sensitivity
 from deeplab2_edge.convert.quiet import quiet_native_notes
-from deeplab2_edge.convert.sensitivity import Sensitivity, draw_sensitivity
 from deeplab2_edge.convert.source import Source, inputs_of, load_source
 from deeplab2_edge.convert.tflite import (
     ConvertedGraph,

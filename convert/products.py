@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge import checkpoints
-from deeplab2_edge.convert.calibration import Calibration, Inputs
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.convert.images import ImageSet
 from deeplab2_edge.convert.job import Job, say
-from deeplab2_edge.convert.ladder import (
-    Attempt,
-    Climb,
-    Rung,
-    climb,
-    refusal,
-)
 from deeplab2_edge.convert.modes import (
     INT8_MIXED,
     QUANTILE,
@@ -32,10 +24,18 @@ from deeplab2_edge.convert.options import (
     DropLimit,
 )
 from deeplab2_edge.convert.provenance import checkpoint_sha256
-from deeplab2_edge.convert.quantile import MAX_IMAGES, QuantileChoice
+from deeplab2_edge.convert.quantization.calibration import Calibration, Inputs
+from deeplab2_edge.convert.quantization.ladder import (
+    Attempt,
+    Climb,
+    Rung,
+    climb,
+    refusal,
+)
+from deeplab2_edge.convert.quantization.quantile import MAX_IMAGES, QuantileChoice
+from deeplab2_edge.convert.quantization.search import Measure, StaticSearch
+from deeplab2_edge.convert.quantization.sensitivity import Sensitivity
 from deeplab2_edge.convert.quiet import quiet_native_notes
-from deeplab2_edge.convert.search import Measure, StaticSearch
-from deeplab2_edge.convert.sensitivity import Sensitivity
 from deeplab2_edge.convert.source import Source, calibration_inputs, inputs_of
 from deeplab2_edge.convert.tflite import (
     ConvertedGraph,
@@ -104,7 +104,7 @@ def convert_job(job: Job, source: Source) -> Product:
         return _search(job, source, Quantizable.measure(exported, samples))
     if options.file_format == ONNX:
         # Its tools are an extra that TFLite files do not need.
-        from deeplab2_edge.convert.onnx import convert_to_onnx as convert
+        from deeplab2_edge.convert.onnx.translation import convert_to_onnx as convert
 
         if options.drop_limits and find_mode(options.quantization).needs_calibration:
             return _climb_onnx(job, source, exported, samples)
@@ -218,8 +218,8 @@ def _climb_onnx(
     exported: ExportedGraph,
     samples: Iterable[tuple[str, Inputs]],
 ) -> Product:
-    from deeplab2_edge.convert.onnx import float_model, rungs
-    from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
+    from deeplab2_edge.convert.onnx.quantization import OnnxQuantizable
+    from deeplab2_edge.convert.onnx.translation import float_model, rungs
 
     measured = OnnxQuantizable.measure(float_model(exported), samples)
     quantile = job.options.calibration_quantile or QUANTILE

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from deeplab2_edge import families, keys
+from deeplab2_edge.convert.merge.tail import OUTPUTS
 from deeplab2_edge.convert.quiet import quiet_native_notes
-from deeplab2_edge.convert.tail import OUTPUTS
 from deeplab2_edge.errors import OutputError, UsageError
 from deeplab2_edge.files import ensure_output_dir
 from deeplab2_edge.model_file import METADATA_NAME

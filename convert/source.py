@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import checkpoints, keys
 from deeplab2_edge.config import ExperimentOptions
-from deeplab2_edge.convert.calibration import Inputs
 from deeplab2_edge.convert.images import ImageSet
 from deeplab2_edge.convert.options import ConversionOptions
 from deeplab2_edge.convert.provenance import describe_provenance
+from deeplab2_edge.convert.quantization.calibration import Inputs
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.recording import Recorder
 from deeplab2_edge.datasets.folders import SampleLike

@@ -10,23 +10,7 @@ from typing import Any
 import numpy as np
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert import ai_edge, edits
-from deeplab2_edge.convert.calibration import (
-    QUANTILE,
-    Calibration,
-    Inputs,
-    Measurement,
-    measure,
-    ranges_of,
-)
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
-from deeplab2_edge.convert.float_graph import (
-    PIXEL_INPUTS,
-    FloatGraph,
-    layer_path,
-    op_kinds,
-)
-from deeplab2_edge.convert.mixed import float_part, fragile_ops, ops_of_layers
 from deeplab2_edge.convert.modes import (
     AI_EDGE,
     FP16,
@@ -38,6 +22,26 @@ from deeplab2_edge.convert.modes import (
     QUANTIZERS,
     TFLITE,
     find_mode,
+)
+from deeplab2_edge.convert.quantization import ai_edge, edits
+from deeplab2_edge.convert.quantization.calibration import (
+    QUANTILE,
+    Calibration,
+    Inputs,
+    Measurement,
+    measure,
+    ranges_of,
+)
+from deeplab2_edge.convert.quantization.float_graph import (
+    PIXEL_INPUTS,
+    FloatGraph,
+    layer_path,
+    op_kinds,
+)
+from deeplab2_edge.convert.quantization.mixed import (
+    float_part,
+    fragile_ops,
+    ops_of_layers,
 )
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.errors import ConversionError, DataError, UsageError

@@ -15,11 +15,11 @@ from deeplab2_edge import assets
 from deeplab2_edge.checkpoints import load_weights, resolve_checkpoint
 from deeplab2_edge.config import ExperimentOptions, apply_overrides
 from deeplab2_edge.config.placeholders import unresolved_placeholders
-from deeplab2_edge.convert.calibration import Calibration
 from deeplab2_edge.convert.qat.annotate import annotate, set_ranges
 from deeplab2_edge.convert.qat.graph import Range, expand
 from deeplab2_edge.convert.qat.ranges import Images, choose_quantile, measure
-from deeplab2_edge.convert.quantile import QuantileChoice
+from deeplab2_edge.convert.quantization.calibration import Calibration
+from deeplab2_edge.convert.quantization.quantile import QuantileChoice
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.files import atomic_write, ensure_output_dir
 from deeplab2_edge.models import build_model

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import (
+from deeplab2_edge.convert.qat.annotate import output_quantized, set_ranges
+from deeplab2_edge.convert.qat.graph import Expanded, Range
+from deeplab2_edge.convert.quantization.calibration import (
     QUANTILE,
     QUANTILES,
     Calibration,
@@ -23,10 +25,8 @@ from deeplab2_edge.convert.calibration import (
     fit_inputs,
     is_plain,
 )
-from deeplab2_edge.convert.fidelity import head_snrs_db
-from deeplab2_edge.convert.qat.annotate import output_quantized, set_ranges
-from deeplab2_edge.convert.qat.graph import Expanded, Range
-from deeplab2_edge.convert.quantile import MAX_IMAGES, QuantileChoice
+from deeplab2_edge.convert.quantization.fidelity import head_snrs_db
+from deeplab2_edge.convert.quantization.quantile import MAX_IMAGES, QuantileChoice
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.optional import require
 

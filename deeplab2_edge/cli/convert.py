@@ -286,8 +286,8 @@ def _export(args: argparse.Namespace) -> int:
 def _print(result: "ConversionResult") -> None:
     from deeplab2_edge.convert import format_verification
     from deeplab2_edge.convert.certificate import format_certificate, read_certificate
-    from deeplab2_edge.convert.ladder import format_climb
-    from deeplab2_edge.convert.sensitivity import format_sensitivity
+    from deeplab2_edge.convert.quantization.ladder import format_climb
+    from deeplab2_edge.convert.quantization.sensitivity import format_sensitivity
 
     calibration = result.calibration
     if calibration is not None:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import Calibration
 from deeplab2_edge.convert.qat.annotate import annotate, set_ranges
 from deeplab2_edge.convert.qat.graph import Expanded, Range, expand
 from deeplab2_edge.convert.qat.ranges import calibrate
+from deeplab2_edge.convert.quantization.calibration import Calibration
 from deeplab2_edge.optional import require
 from tests.convert.tiny import build_tiny, picture
 

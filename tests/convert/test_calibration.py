@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import Calibration, calibrate
 from deeplab2_edge.convert.export import INPUT_NAME, export_graph
+from deeplab2_edge.convert.quantization.calibration import Calibration, calibrate
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
 

@@ -11,14 +11,13 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
-from deeplab2_edge.convert.calibration import Calibration, Outlier
-from deeplab2_edge.convert.card import (
+from deeplab2_edge.convert.card.facts import (
     card_paths,
     collect_facts,
     make_page,
     write_card,
 )
-from deeplab2_edge.convert.card_pages import (
+from deeplab2_edge.convert.card.pages import (
     Code,
     Page,
     Section,
@@ -27,8 +26,9 @@ from deeplab2_edge.convert.card_pages import (
     to_html,
     to_markdown,
 )
-from deeplab2_edge.convert.card_pictures import draw_classes, draw_comparison
+from deeplab2_edge.convert.card.pictures import draw_classes, draw_comparison
 from deeplab2_edge.convert.certificate import make_certificate
+from deeplab2_edge.convert.quantization.calibration import Calibration, Outlier
 from deeplab2_edge.images import decode_image
 from tests.convert.test_verification import ColorEngine, Picture, compare
 from tests.runtime.tiny_model import tiny_metadata

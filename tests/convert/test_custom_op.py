@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.merging import merge_in_graph
+from deeplab2_edge.convert.merge.merging import merge_in_graph
 from deeplab2_edge.convert.products import describe_converted
 from deeplab2_edge.convert.tflite import convert_model, hard_swish_form
 from deeplab2_edge.errors import MissingExtraError, ModelFileError

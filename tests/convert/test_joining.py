@@ -12,8 +12,8 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 import tensorflow as tf
 
 from deeplab2_edge import families, keys
-from deeplab2_edge.convert.joining import join_onnx, join_tflite
-from deeplab2_edge.convert.tail import tail_as_onnx, tail_as_tflite, trace_tail
+from deeplab2_edge.convert.merge.joining import join_onnx, join_tflite
+from deeplab2_edge.convert.merge.tail import tail_as_onnx, tail_as_tflite, trace_tail
 from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.panoptic import MergeSettings, merge_heads
 

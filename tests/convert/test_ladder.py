@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from deeplab2_edge.convert.ladder import (
+from deeplab2_edge.convert.options import DropLimit
+from deeplab2_edge.convert.quantization.ladder import (
     Attempt,
     Rung,
     climb,
     format_climb,
     refusal,
 )
-from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.errors import ConversionError
 
 PROMISE = [DropLimit("pq", 1.0)]

@@ -9,7 +9,7 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert import ConversionOptions, convert_checkpoint
-from deeplab2_edge.convert.merging import check_maps, merge_in_graph
+from deeplab2_edge.convert.merge.merging import check_maps, merge_in_graph
 from deeplab2_edge.convert.options import check_merge, check_options
 from deeplab2_edge.convert.products import describe_converted
 from deeplab2_edge.convert.tflite import convert_model, hard_swish_form

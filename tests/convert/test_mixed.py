@@ -8,10 +8,14 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import export_graph
-from deeplab2_edge.convert.fidelity import head_snrs_db, run_heads
-from deeplab2_edge.convert.float_graph import FloatGraph
-from deeplab2_edge.convert.mixed import float_part, fragile_ops, ops_of_layers
 from deeplab2_edge.convert.modes import INT8, INT8_MIXED, INT16X8, QUANTIZERS
+from deeplab2_edge.convert.quantization.fidelity import head_snrs_db, run_heads
+from deeplab2_edge.convert.quantization.float_graph import FloatGraph
+from deeplab2_edge.convert.quantization.mixed import (
+    float_part,
+    fragile_ops,
+    ops_of_layers,
+)
 from deeplab2_edge.convert.tflite import convert_graph
 from deeplab2_edge.errors import DataError, UsageError
 from tests.convert.small_graphs import build, quantizable, samples

@@ -17,8 +17,9 @@ pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
 from deeplab2_edge.convert.forms import Forms
-from deeplab2_edge.convert.ladder import Attempt, climb
-from deeplab2_edge.convert.onnx import (
+from deeplab2_edge.convert.onnx.passes import Graph, attribute, infer_shapes
+from deeplab2_edge.convert.onnx.quantization import OnnxQuantizable
+from deeplab2_edge.convert.onnx.translation import (
     MAX_RANK,
     OPSET,
     convert_to_onnx,
@@ -26,9 +27,8 @@ from deeplab2_edge.convert.onnx import (
     quantize,
     rungs,
 )
-from deeplab2_edge.convert.onnx_passes import Graph, attribute, infer_shapes
-from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
 from deeplab2_edge.convert.options import DropLimit
+from deeplab2_edge.convert.quantization.ladder import Attempt, climb
 from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.onnx_file import summarize

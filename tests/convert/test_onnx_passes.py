@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 pytest.importorskip("onnx", reason="install deeplab2-edge[onnx]")
 pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
 
-from deeplab2_edge.convert import onnx_passes as passes
-from deeplab2_edge.convert.onnx_passes import Graph, attribute, infer_shapes
+from deeplab2_edge.convert.onnx import passes
+from deeplab2_edge.convert.onnx.passes import Graph, attribute, infer_shapes
 from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.optional import require
 

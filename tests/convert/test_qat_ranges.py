@@ -13,10 +13,10 @@ pytest.importorskip(
 import tf_keras
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import QUANTILES
 from deeplab2_edge.convert.qat.annotate import annotate, set_ranges
 from deeplab2_edge.convert.qat.graph import expand
 from deeplab2_edge.convert.qat.ranges import calibrate, choose_quantile, measure
+from deeplab2_edge.convert.quantization.calibration import QUANTILES
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.layers.conv import biased_conv, conv
 from deeplab2_edge.layers.defaults import LayerDefaults

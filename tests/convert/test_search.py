@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
-from deeplab2_edge.convert.ladder import Attempt, climb
 from deeplab2_edge.convert.options import DropLimit
-from deeplab2_edge.convert.quantile import choose_quantile
-from deeplab2_edge.convert.search import StaticSearch
+from deeplab2_edge.convert.quantization.ladder import Attempt, climb
+from deeplab2_edge.convert.quantization.quantile import choose_quantile
+from deeplab2_edge.convert.quantization.search import StaticSearch
 from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.errors import DataError
 from tests.convert.small_graphs import quantizable, samples

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
-from deeplab2_edge.convert.float_graph import FloatGraph
-from deeplab2_edge.convert.sensitivity import (
+from deeplab2_edge.convert.quantization.float_graph import FloatGraph
+from deeplab2_edge.convert.quantization.sensitivity import (
     LayerCost,
     Sensitivity,
     draw_sensitivity,

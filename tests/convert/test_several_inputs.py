@@ -11,8 +11,8 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import ExportedGraph
-from deeplab2_edge.convert.fidelity import head_snrs_db, run_heads
 from deeplab2_edge.convert.modes import INT8, INT8_MIXED, QUANTIZERS
+from deeplab2_edge.convert.quantization.fidelity import head_snrs_db, run_heads
 from deeplab2_edge.convert.tflite import Quantizable, convert_graph
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.optional import require

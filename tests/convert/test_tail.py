@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 
 from deeplab2_edge import families, keys, panoptic
-from deeplab2_edge.convert.tail import (
+from deeplab2_edge.convert.merge.tail import (
     OUTPUTS,
     Tail,
     tail_as_onnx,

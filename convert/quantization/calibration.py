@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.edits import expose
-from deeplab2_edge.convert.float_graph import PIXEL_INPUTS, FloatGraph
 from deeplab2_edge.convert.modes import QUANTILE as QUANTILE
+from deeplab2_edge.convert.quantization.edits import expose
+from deeplab2_edge.convert.quantization.float_graph import PIXEL_INPUTS, FloatGraph
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import default_threads

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import Inputs, fit_inputs
+from deeplab2_edge.convert.quantization.calibration import Inputs, fit_inputs
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import default_threads

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.float_graph import WEIGHTED, FloatGraph
+from deeplab2_edge.convert.quantization.float_graph import WEIGHTED, FloatGraph
 
 FLOAT_KINDS = frozenset({"BATCH_MATMUL", "SOFTMAX", "L2_NORMALIZATION"})
 FLOAT_LAYERS = re.compile(r"/_switch(_mean)?$")

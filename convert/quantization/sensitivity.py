@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from deeplab2_edge.convert.calibration import QUANTILE, Inputs
-from deeplab2_edge.convert.fidelity import head_snrs_db, noise_share, run_heads
-from deeplab2_edge.convert.float_graph import WEIGHTED, FloatGraph
-from deeplab2_edge.convert.mixed import fragile_ops
 from deeplab2_edge.convert.modes import INT8_MIXED
+from deeplab2_edge.convert.quantization.calibration import QUANTILE, Inputs
+from deeplab2_edge.convert.quantization.fidelity import (
+    head_snrs_db,
+    noise_share,
+    run_heads,
+)
+from deeplab2_edge.convert.quantization.float_graph import WEIGHTED, FloatGraph
+from deeplab2_edge.convert.quantization.mixed import fragile_ops
 from deeplab2_edge.convert.tflite import Quantizable, quantize_ops
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.progress import progress

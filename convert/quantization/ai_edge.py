@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deeplab2_edge.convert import edits
-from deeplab2_edge.convert.float_graph import FloatGraph
-from deeplab2_edge.convert.mixed import FloatPart
+from deeplab2_edge.convert.quantization import edits
+from deeplab2_edge.convert.quantization.float_graph import FloatGraph
+from deeplab2_edge.convert.quantization.mixed import FloatPart
 from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.optional import require
 

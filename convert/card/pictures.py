@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.convert.card_pages import Picture
+from deeplab2_edge.convert.card.pages import Picture
 from deeplab2_edge.convert.images import public_name
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.images import encode_jpeg

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.convert.onnx_passes import Graph, attribute
+from deeplab2_edge.convert.onnx.passes import Graph, attribute
 from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.optional import require
 

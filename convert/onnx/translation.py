@@ -1,6 +1,6 @@
 """From a traced network to an ONNX model made of standard ops only.
 
-tf2onnx does the translation; `onnx_passes` makes its graph one that loads and
+tf2onnx does the translation; `passes` makes its graph one that loads and
 quantizes well, and that comes out the same to the byte in every run.
 """
 
@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from deeplab2_edge.convert import modes
-from deeplab2_edge.convert.calibration import (
+from deeplab2_edge.convert.export import ExportedGraph
+from deeplab2_edge.convert.modes import check_mode
+from deeplab2_edge.convert.onnx.packing import pack_as_half, pack_as_int8
+from deeplab2_edge.convert.onnx.passes import infer_shapes, tidy
+from deeplab2_edge.convert.onnx.quantization import OnnxQuantizable
+from deeplab2_edge.convert.quantization.calibration import (
     QUANTILE,
     QUANTILES,
     Calibration,
     Inputs,
 )
-from deeplab2_edge.convert.export import ExportedGraph
-from deeplab2_edge.convert.ladder import Attempt, Rung
-from deeplab2_edge.convert.modes import check_mode
-from deeplab2_edge.convert.onnx_pack import pack_as_half, pack_as_int8
-from deeplab2_edge.convert.onnx_passes import infer_shapes, tidy
-from deeplab2_edge.convert.onnx_quantize import OnnxQuantizable
+from deeplab2_edge.convert.quantization.ladder import Attempt, Rung
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.errors import ConversionError

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deeplab2_edge.convert.calibration import Calibration
-from deeplab2_edge.convert.card_pages import (
+from deeplab2_edge.convert.card.pages import (
     Block,
     Code,
     Items,
@@ -25,7 +24,7 @@ from deeplab2_edge.convert.card_pages import (
     to_html,
     to_markdown,
 )
-from deeplab2_edge.convert.card_pictures import draw_classes
+from deeplab2_edge.convert.card.pictures import draw_classes
 from deeplab2_edge.convert.certificate import (
     Certificate,
     head_rows,
@@ -35,6 +34,7 @@ from deeplab2_edge.convert.certificate import (
 )
 from deeplab2_edge.convert.images import public_name
 from deeplab2_edge.convert.modes import MODES, NONE
+from deeplab2_edge.convert.quantization.calibration import Calibration
 from deeplab2_edge.convert.verification import Verification
 from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
 from deeplab2_edge.files import atomic_write

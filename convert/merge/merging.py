@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import families
-from deeplab2_edge.convert.joining import (
+from deeplab2_edge.convert.merge.joining import (
     append_custom_op,
     join_onnx,
     join_tflite,
 )
-from deeplab2_edge.convert.tail import tail_as_onnx, tail_as_tflite, trace_tail
+from deeplab2_edge.convert.merge.tail import tail_as_onnx, tail_as_tflite, trace_tail
 from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.errors import ConversionError, UsageError
 from deeplab2_edge.model_file import (
@@ -150,7 +150,7 @@ def _with_custom_op(
 
 
 def _append_onnx(graph: bytes, tail: Any) -> tuple[bytes, Mapping[str, int]]:
-    from deeplab2_edge.convert.onnx import OPSET, count_ops
+    from deeplab2_edge.convert.onnx.translation import OPSET, count_ops
 
     onnx: Any = require("onnx", extra="onnx")
     joined = join_onnx(onnx.load_from_string(graph), tail_as_onnx(tail, opset=OPSET))

@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.convert.calibration import (
+from deeplab2_edge.convert.onnx.passes import (
+    Graph,
+    infer_shapes,
+    infer_types,
+    name_after_layers,
+    order_by_outputs,
+    remove_unused,
+    walk_back,
+)
+from deeplab2_edge.convert.quantization.calibration import (
     QUANTILE,
     Calibration,
     Inputs,
@@ -27,16 +36,11 @@ from deeplab2_edge.convert.calibration import (
     fit_inputs,
     is_plain,
 )
-from deeplab2_edge.convert.float_graph import FloatGraph, Op
-from deeplab2_edge.convert.mixed import float_part, fragile_ops, ops_of_layers
-from deeplab2_edge.convert.onnx_passes import (
-    Graph,
-    infer_shapes,
-    infer_types,
-    name_after_layers,
-    order_by_outputs,
-    remove_unused,
-    walk_back,
+from deeplab2_edge.convert.quantization.float_graph import FloatGraph, Op
+from deeplab2_edge.convert.quantization.mixed import (
+    float_part,
+    fragile_ops,
+    ops_of_layers,
 )
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab2_edge.convert.float_graph import PIXEL_INPUTS
+from deeplab2_edge.convert.quantization.float_graph import PIXEL_INPUTS
 from deeplab2_edge.optional import require
 
 tf = require("tensorflow", extra="convert")

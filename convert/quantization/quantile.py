@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deeplab2_edge.convert.calibration import QUANTILE, QUANTILES, Inputs
-from deeplab2_edge.convert.fidelity import head_snrs_db, run_heads
 from deeplab2_edge.convert.modes import INT8, TFLITE
+from deeplab2_edge.convert.quantization.calibration import QUANTILE, QUANTILES, Inputs
+from deeplab2_edge.convert.quantization.fidelity import head_snrs_db, run_heads
 from deeplab2_edge.convert.tflite import Quantizable
 from deeplab2_edge.errors import DataError
 

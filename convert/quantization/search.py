@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from deeplab2_edge.convert.calibration import QUANTILE, Inputs
-from deeplab2_edge.convert.ladder import KEPT_BLOCKS, Attempt, Rung
 from deeplab2_edge.convert.modes import INT8, INT8_MIXED, TFLITE
-from deeplab2_edge.convert.quantile import QuantileChoice, choose_quantile
-from deeplab2_edge.convert.sensitivity import Sensitivity, measure_sensitivity
+from deeplab2_edge.convert.quantization.calibration import QUANTILE, Inputs
+from deeplab2_edge.convert.quantization.ladder import KEPT_BLOCKS, Attempt, Rung
+from deeplab2_edge.convert.quantization.quantile import QuantileChoice, choose_quantile
+from deeplab2_edge.convert.quantization.sensitivity import (
+    Sensitivity,
+    measure_sensitivity,
+)
 from deeplab2_edge.convert.tflite import ConvertedGraph, Quantizable
 
 Measure = Callable[[str, ConvertedGraph], Attempt]

@@ -1,0 +1,1 @@
+"""Model cards: what a file is, in Markdown and in HTML with pictures."""

@@ -1,0 +1,1 @@
+"""What makes maps of heads, inside the file."""

@@ -1,0 +1,1 @@
+"""Which integers stand for which values: ranges, mixed precision, promises."""
