@@ -133,25 +133,26 @@ def _measure(name: str, args: argparse.Namespace, data: list[str]) -> dict[str, 
 
 
 def _time_networks(document: dict[str, Any], folder: Path) -> None:
-    """Adds the time of each network, as a ratio to float TFLite in the same round."""
-    for threads in (1, 2):
-        engines = {
-            name: open_engine(_file_of(name, folder), num_threads=threads)
-            for name in document["rows"]
-            if name != "float" and _file_of(name, folder).is_file()
-        }
-        times: dict[str, list[float]] = {name: [] for name in engines}
-        for number in range(_ROUNDS + 1):
-            for name, engine in engines.items():
-                elapsed = _run(engine)
-                if number:  # the first round warms up
-                    times[name].append(elapsed)
-        for name, measured in times.items():
-            ratios = [a / b for a, b in zip(measured, times[BASE], strict=True)]
-            document["rows"][name][f"threads_{threads}"] = {
-                "network_ms": round(statistics.median(measured), 2),
-                "ratio": round(statistics.median(ratios), 3),
-            }
+    """Adds the time of each network, as a ratio to float TFLite in the same round.
+
+    With one thread: threads of ONNX Runtime that wait keep a core busy, and would slow
+    the others in their turn.
+    """
+    engines = {
+        name: open_engine(_file_of(name, folder), num_threads=1)
+        for name in document["rows"]
+        if name != "float" and _file_of(name, folder).is_file()
+    }
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(_ROUNDS + 1):
+        for name, engine in engines.items():
+            elapsed = _run(engine)
+            if number:  # the first round warms up
+                times[name].append(elapsed)
+    for name, measured in times.items():
+        ratios = [a / b for a, b in zip(measured, times[BASE], strict=True)]
+        document["rows"][name]["network_ms"] = round(statistics.median(measured), 2)
+        document["rows"][name]["ratio"] = round(statistics.median(ratios), 3)
 
 
 def _run(engine: Engine) -> float:

@@ -5,7 +5,6 @@ from typing import Any
 
 from benchmarks.markdown import machine, megabytes, section, table
 
-_THREADS = ("threads_1", "threads_2")
 # Metrics of the families, by the names of `benchmarks/families.py`.
 _METRICS = {"pq": "PQ", "miou": "mIoU", "stq": "STQ", "vpq": "VPQ", "abs_rel": "depth"}
 
@@ -17,13 +16,13 @@ def format_conversion(place: str) -> Callable[[dict[str, Any]], str]:
         return section(
             f"### Ways to convert: {place}, {document['num_images']} images",
             f"`{document['command']}`. PQ and mIoU in percent; ratio: time of the "
-            "network against float32 TFLite in the same round, with one and with two "
-            "threads. Seconds of QAT are without its training, which had been done.",
+            "network against float32 TFLite in the same round, with one thread. QAT's "
+            "seconds are without its training, which had been done.",
             f"Machine: {machine(document)}.",
             table(
                 [
                     *("file", "PQ", "PQ lost", "mIoU", "mIoU lost", "MB"),
-                    *("ratio, 1 thread", "2 threads", "converted in s", "peak MB"),
+                    *("ms", "ratio", "converted in s", "peak MB"),
                 ],
                 _rows(document["rows"]),
             ),
@@ -44,11 +43,11 @@ def _rows(rows: dict[str, Any]) -> Iterator[list[str]]:
         if "file_bytes" not in row:  # the checkpoint
             yield [*cells, *[""] * 5]
             continue
-        ratios = [row[key]["ratio"] if key in row else None for key in _THREADS]
         yield [
             *cells,
             f"{row['file_bytes'] / 1e6:.1f}",
-            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            f"{row['network_ms']:.1f}",
+            f"{row['ratio']:.2f}",
             str(row["convert_seconds"]),
             megabytes(row["convert_peak_bytes"]),
         ]

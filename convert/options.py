@@ -182,7 +182,7 @@ def check_options(options: ConversionOptions) -> None:
     other = ONNX if file_format == TFLITE else TFLITE
     if options.output is not None and str(options.output).endswith(f".{other}"):
         raise UsageError(
-            f"--output is {options.output}; a {file_format} file ends in "
+            f"--output is {options.output}; files of --format {file_format} end in "
             f".{file_format}, or give --format {other}"
         )
     for name, count in (

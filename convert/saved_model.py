@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,11 @@ class SavedModelInfo:
 
 
 def export_saved_model(
-    engine: KerasEngine, directory: str | os.PathLike[str], *, replace: bool = False
+    engine: KerasEngine,
+    directory: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> SavedModelInfo:
     """Writes the SavedModel of a float network, merging or decoding inside.
 
@@ -90,6 +94,8 @@ def export_saved_model(
         engine: The network with its weights.
         directory: The folder to write, all at once; its parent is made if missing.
         replace: Whether a SavedModel that is there may be replaced.
+        check: Gets the finished folder before it has its name; what it raises keeps
+            the folder from it.
 
     Raises:
         UsageError: If the settings of the experiment do not fit static shapes.
@@ -119,6 +125,7 @@ def export_saved_model(
         document["signatures"] = described
         text = json.dumps(document, indent=1, sort_keys=True) + "\n"
         (extra / METADATA_NAME).write_text(text)
+        check(temporary)
         _move(temporary, target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror})") from error

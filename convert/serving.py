@@ -86,6 +86,15 @@ class ExportResult:
         }
 
 
+@dataclass
+class _Comparison:
+    """Is what a comparison with evaluation found, see `compare`."""
+
+    different: int = 0
+    compared: int = 0
+    images: int = 0
+
+
 def export_checkpoint(
     options: ConversionOptions, *, quiet: bool = False
 ) -> ExportResult:
@@ -100,8 +109,7 @@ def export_checkpoint(
         UsageError: If an option makes no sense for a SavedModel.
         ConfigError: If the configuration is missing or wrong.
         CheckpointError: If the checkpoint is missing, damaged or of another model.
-        ConversionError: If the SavedModel says something else than evaluation; it is
-            removed.
+        ConversionError: If the SavedModel says something else than evaluation.
         OutputError: If the folder exists or cannot be written.
     """
     start = time.monotonic()
@@ -130,23 +138,25 @@ def export_checkpoint(
     engine = load_source(options, config, prefix, canvas).engine
     if not quiet:
         print("exporting", file=sys.stderr, flush=True)
-    written = export_saved_model(engine, output)
     frames = (sample.load_image() for sample in images.samples)
     steps = progress(frames, total=len(images.samples), label="comparing", quiet=quiet)
-    different, compared, count = compare(engine, output, steps)
     limit = _MASK_DIFFERENCE if engine.metadata.family == families.MASKS else 0.0
-    if different > limit * compared:
-        moved = output.with_name(output.name + ".refused")
-        output.rename(moved)
-        raise ConversionError(
-            f"{output}: {different} of {compared} pixels differ from evaluation; the "
-            f"folder is now {moved.name}"
-        )
+    found = _Comparison()
+
+    def check(folder: Path) -> None:
+        found.different, found.compared, found.images = compare(engine, folder, steps)
+        if found.different > limit * found.compared:
+            raise ConversionError(
+                f"{output}: not written: {found.different} of {found.compared} pixels "
+                "differ from evaluation; please report this"
+            )
+
+    written = export_saved_model(engine, output, check=check)
     result = ExportResult(
         info=written,
         report_path=output.with_name(output.name + REPORT_SUFFIX),
-        compared_images=count,
-        different_pixels=different,
+        compared_images=found.images,
+        different_pixels=found.different,
         seconds=time.monotonic() - start,
     )
     with atomic_write(result.report_path) as temporary:

@@ -4,7 +4,7 @@ import collections
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -243,7 +243,8 @@ class Quantizable:
         graph = FloatGraph(self.graph)
         ranges, calibration = ranges_of(graph, self.measured, quantile)
         graph.set_ranges(ranges)
-        return graph, calibration
+        plain = self.measured.plain_images
+        return graph, replace(calibration, plain_images=plain)
 
     def quantize(
         self,

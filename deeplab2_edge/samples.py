@@ -24,6 +24,7 @@ from deeplab2_edge.datasets.folders import (
 from deeplab2_edge.datasets.labels import CocoLabel, LabelMaps, label_problems
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset
 from deeplab2_edge.errors import ConfigError, DataError, UsageError
+from deeplab2_edge.images import IMAGE_SUFFIXES
 
 # Stands where a path is expected; `synthetic:train` picks the other split.
 SYNTHETIC = "synthetic"
@@ -182,6 +183,8 @@ def open_samples(
     text = str(location)
     if text == SYNTHETIC or text.startswith(f"{SYNTHETIC}:"):
         return _open_synthetic(text, limit or _DEFAULT_SCENES, synthetic_size)
+    if Path(text).is_file() and Path(text).suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{text}: an image; give the folder that holds the images")
     files = _record_files(text)
     if files:
         found = _open_records(files, dataset)

@@ -117,3 +117,10 @@ def test_folders_and_wrong_places(tmp_path: Path) -> None:
         open_samples(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="must be at least 1"):
         open_samples(tmp_path, limit=0)
+
+
+def test_one_image_is_no_folder_of_images(tmp_path: Path) -> None:
+    image = tmp_path / "0.png"
+    write_png(image, np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="0.png: an image; give the folder"):
+        open_samples(image)

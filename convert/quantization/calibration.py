@@ -31,6 +31,7 @@ from deeplab2_edge.convert.quantization.float_graph import PIXEL_INPUTS, FloatGr
 from deeplab2_edge.errors import ConversionError, DataError
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.engine import default_threads
+from deeplab2_edge.runtime.preprocess import PADDING_VALUE
 from deeplab2_edge.wording import counted
 
 tf = require("tensorflow", extra="convert")
@@ -338,9 +339,12 @@ def fit_inputs(
 
 
 def is_plain(values: Mapping[str, NDArray[Any]]) -> bool:
-    """Says whether a picture is of a single color."""
+    """Says whether a picture is of a single color, beside its padding."""
     picture = values.get(keys.IMAGE)
-    return picture is not None and bool((picture == picture[:, :1, :1]).all())
+    if picture is None:
+        return False
+    is_same = (picture == picture[:, :1, :1]) | (picture == PADDING_VALUE)
+    return bool(is_same.all())
 
 
 def _judged(network: FloatGraph) -> list[int]:

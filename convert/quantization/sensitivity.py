@@ -190,8 +190,8 @@ def format_sensitivity(sensitivity: Sensitivity, count: int = 15) -> str:
     images = counted(sensitivity.num_images, "image")
     columns = [max(len(head), 8) + 2 for head in heads]
     lines = [
-        f"noise of each block alone, share of all ({sensitivity.quantization}, "
-        f"{images})",
+        f"noise of each block alone, against that of all together "
+        f"({sensitivity.quantization}, {images})",
         f"{'block':<{width}}{'cost':>8}"
         + "".join(f"{h:>{c}}" for h, c in zip(heads, columns, strict=True)),
     ]

@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands without importing any heavy package."""
     parser = argparse.ArgumentParser(
         prog="deeplab2-edge",
-        description="Panoptic segmentation from server training to small devices.",
+        description="Dense labeling of pixels, from server training to small devices.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         examples=_EPILOG,
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a .tflite file made by `deeplab2-edge convert`"
+        "model", metavar="MODEL", help="a file made by `deeplab2-edge convert`"
     )
     parser.add_argument(
         "--threads",

@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a .tflite file made by `deeplab2-edge convert`, a checkpoint (folder of "
+        help="a file made by `deeplab2-edge convert`, a checkpoint (folder of "
         "a run, prefix, .tar.gz), or `demo`",
     )
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 A TFLite file is an ordinary flatbuffer with a ZIP archive appended, which is how
 TFLite carries associated files; every TFLite runtime ignores the archive. An ONNX file
-is an ordinary model with two properties appended, in which every reader sees
+is an ordinary model with properties appended, in which every reader sees
 `metadata_props`. Either holds
 
     deeplab2_edge.json   ModelMetadata: tensors, classes, settings, provenance
@@ -22,6 +22,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError
@@ -51,6 +52,8 @@ MAX_METADATA_BYTES = 1 << 20
 
 _FLATBUFFER_MAGIC = b"TFL3"  # bytes 4 to 8 of every TFLite file
 _GOLDEN_PROPERTY = "deeplab2_edge.golden"  # base64 of the same archive, deflated
+# Of the other two; the members of a ZIP archive have checksums of their own.
+_DIGEST_PROPERTY = "deeplab2_edge.sha256"
 _HOW_TO_MAKE = "make one with `deeplab2-edge convert`"
 
 # What zipfile, zlib and the npy reader raise on damaged or encrypted members.
@@ -247,6 +250,7 @@ def _join_onnx(graph: bytes, text: str, golden: bytes | None) -> bytes:
     if golden is not None:
         packed = zlib.compress(golden, 9)
         properties[_GOLDEN_PROPERTY] = base64.b64encode(packed).decode()
+    properties[_DIGEST_PROPERTY] = _digest_of(properties)
     return append_properties(graph, properties)
 
 
@@ -256,6 +260,11 @@ def _split_onnx(content: bytes) -> tuple[bytes, bytes, bytes | None]:
         raise ModelFileError(
             "an ONNX file that deeplab2-edge did not write (it has no property "
             f"{METADATA_NAME}); {_HOW_TO_MAKE}"
+        )
+    if properties.get(_DIGEST_PROPERTY) != _digest_of(properties):
+        raise ModelFileError(
+            "damaged: its properties do not have the SHA-256 that stands beside them; "
+            "copy or convert it again"
         )
     text = properties[METADATA_NAME].encode()
     if len(text) > MAX_METADATA_BYTES:
@@ -270,6 +279,13 @@ def _split_onnx(content: bytes) -> tuple[bytes, bytes, bytes | None]:
                 f"{_GOLDEN_PROPERTY} is cut off or larger than {MAX_GOLDEN_BYTES}"
             )
     return content[: graph_length(content)], text, golden
+
+
+def _digest_of(properties: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name in (METADATA_NAME, _GOLDEN_PROPERTY):
+        digest.update(properties.get(name, "").encode() + b"\0")
+    return digest.hexdigest()
 
 
 def _check_digest(graph: bytes, metadata: ModelMetadata) -> None:

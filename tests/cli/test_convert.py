@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
@@ -262,6 +263,25 @@ def test_damaged_calibration_image_is_named_and_nothing_written(
     )
     assert "broken.png" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
+
+
+def test_calibration_images_of_one_color_are_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_png(folder / "grey.png", np.full((40, 70, 3), 90, np.uint8))
+    for index in range(3):
+        write_png(folder / f"{index}.png", picture(index, (40, 70)))
+    code = convert(
+        checkpoint,
+        *("--quantize", "int8", "--calibration-data", folder, "--no-card"),
+        *("--verify-images", 1, "--output", tmp_path / "model.tflite", "--quiet"),
+    )
+    assert code == 0
+    assert (
+        "1 calibration image of a single color, first grey" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("option", ["--calibration-images", "--verify-images"])

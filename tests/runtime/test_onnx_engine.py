@@ -67,6 +67,21 @@ def test_files_are_written_read_and_opened(tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"sky"', b'"fly"'), (b'"created', b'"cheated')]
+)
+def test_changed_metadata_is_refused(old: bytes, new: bytes, tmp_path: Path) -> None:
+    source = onnx_file()
+    metadata = dataclasses.replace(source.metadata, provenance={"created": "today"})
+    path = tmp_path / "tiny.onnx"
+    write_model_file(path, source.graph, metadata)
+    content = path.read_bytes()
+    assert old in content and len(old) == len(new)
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ModelFileError, match="damaged: its properties"):
+        read_model_file(path)
+
+
 def test_runtime_needs_neither_tensorflow_nor_onnx(tmp_path: Path) -> None:
     path = tmp_path / "tiny.onnx"
     source = onnx_file()
