@@ -36,6 +36,7 @@ from deeplab2_edge.convert.tflite import (
 )
 from deeplab2_edge.convert.verification import Verification
 from deeplab2_edge.datasets.folders import SampleLike
+from deeplab2_edge.families import MOTION, TWO_FRAMES
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.model_file import (
     HOST,
@@ -47,6 +48,7 @@ from deeplab2_edge.model_file import (
 )
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.machine import peak_memory_bytes
+from deeplab2_edge.samples import video_of
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ REPORT_SUFFIX = ".report.json"
 SENSITIVITY_SUFFIX = ".sensitivity.svg"
 # A self test holds an image and heads; on larger canvases it outweighs the model.
 _MAX_GOLDEN_PIXELS = 641 * 1281
+# Fewer say little about a point of a metric.
+_MANY_IMAGES = 50
 # So many show that a file makes the maps that the host makes.
 _IMAGES_OF_MAPS = 3
 
@@ -253,6 +257,19 @@ def _notes(job: Job, source: Source, product: Product) -> tuple[str, ...]:
         notes.append(
             "verified on rendered street scenes; give --verify-data with images like "
             "those the model will see"
+        )
+    samples = job.verification.samples
+    if options.drop_limits and len(samples) < _MANY_IMAGES:
+        notes.append(
+            f"--max-drop was judged by {counted(len(samples), 'image')}, which say "
+            f"little about a point; give --verify-images {_MANY_IMAGES} or more"
+        )
+    if source.engine.metadata.family in (MOTION, TWO_FRAMES) and not all(
+        video_of(sample) is not None for sample in samples
+    ):
+        notes.append(
+            "compared on images that are no frames of a video: what follows instances "
+            "was not measured; give --verify-data with videos"
         )
     if source.unused:
         notes.append(

@@ -57,6 +57,7 @@ def test_a_video_is_followed_as_by_the_checkpoint(
         ),
         quiet=True,
     )
+    assert not any("no frames of a video" in note for note in result.notes)
     report = result.verification
     assert max(head.relative_error for head in report.heads.values()) < 1e-4
     assert report.float_accuracy is not None and report.accuracy is not None
@@ -80,6 +81,24 @@ def test_a_video_is_followed_as_by_the_checkpoint(
     assert main(["evaluate", str(path), *options]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["tracking_quality"]["stq"] == pytest.approx(report.accuracy.stq)
+
+
+def test_images_that_are_no_video_are_said_to_measure_less(tmp_path: Path) -> None:
+    read = {"eval_dataset_options.use_two_frames": True}
+    _, folder = saved(tmp_path, {**VIDEO_MODELS["motion_deeplab"], **read})
+    result = convert_checkpoint(
+        ConversionOptions(
+            checkpoint=str(folder),
+            output=tmp_path / "model.tflite",
+            verification_data="synthetic",
+            verification_images=2,
+            drop_limits=[DropLimit("miou", 1.0)],
+            card=False,
+        ),
+        quiet=True,
+    )
+    assert any("no frames of a video" in note for note in result.notes)
+    assert any("judged by 2 images" in note for note in result.notes)
 
 
 def test_limits_are_of_metrics_that_the_model_has(tmp_path: Path) -> None:
