@@ -13,9 +13,7 @@ from deeplab2_edge.config.sizes import expected_size, fits_stride
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.coverage import check_network
 from deeplab2_edge.convert.images import ImageSet, open_data
-from deeplab2_edge.convert.modes import (
-    find_mode,
-)
+from deeplab2_edge.convert.modes import find_mode
 from deeplab2_edge.convert.options import (
     ConversionOptions,
     check_limits,
@@ -30,9 +28,7 @@ from deeplab2_edge.errors import (
 from deeplab2_edge.experiments import find_config
 from deeplab2_edge.families import abilities_of, family_of
 from deeplab2_edge.files import ensure_output_dir
-from deeplab2_edge.model_file import (
-    MAX_CANVAS_PIXELS,
-)
+from deeplab2_edge.model_file import MAX_CANVAS_PIXELS
 from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.samples import SYNTHETIC
 

@@ -19,24 +19,17 @@ from deeplab2_edge.convert.certificate import make_certificate
 from deeplab2_edge.convert.coverage import coverage_notes
 from deeplab2_edge.convert.job import Job, prepare, say
 from deeplab2_edge.convert.merge.merging import check_maps, merge_in_graph
-from deeplab2_edge.convert.options import (
-    ConversionOptions,
-)
+from deeplab2_edge.convert.options import ConversionOptions
 from deeplab2_edge.convert.products import Product, convert_job
 from deeplab2_edge.convert.quantization.calibration import Calibration
-from deeplab2_edge.convert.quantization.ladder import (
-    Climb,
-)
+from deeplab2_edge.convert.quantization.ladder import Climb
 from deeplab2_edge.convert.quantization.quantile import QuantileChoice
 from deeplab2_edge.convert.quantization.sensitivity import Sensitivity, draw_sensitivity
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.source import Source, inputs_of, load_source
-from deeplab2_edge.convert.tflite import (
-    ConvertedGraph,
-)
+from deeplab2_edge.convert.tflite import ConvertedGraph
 from deeplab2_edge.convert.verification import Verification
 from deeplab2_edge.datasets.folders import SampleLike
-from deeplab2_edge.families import MOTION, TWO_FRAMES
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.model_file import (
     HOST,
@@ -264,7 +257,7 @@ def _notes(job: Job, source: Source, product: Product) -> tuple[str, ...]:
             f"--max-drop was judged by {counted(len(samples), 'image')}, which say "
             f"little about a point; give --verify-images {_MANY_IMAGES} or more"
         )
-    if source.engine.metadata.family in (MOTION, TWO_FRAMES) and not all(
+    if source.engine.metadata.keeps_ids and not all(
         video_of(sample) is not None for sample in samples
     ):
         notes.append(

@@ -3,10 +3,10 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deeplab2_edge import checkpoints
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
@@ -20,9 +20,7 @@ from deeplab2_edge.convert.modes import (
     is_searched,
     supported_modes,
 )
-from deeplab2_edge.convert.options import (
-    DropLimit,
-)
+from deeplab2_edge.convert.options import DropLimit
 from deeplab2_edge.convert.provenance import checkpoint_sha256
 from deeplab2_edge.convert.quantization.calibration import Calibration, Inputs
 from deeplab2_edge.convert.quantization.ladder import (
@@ -44,9 +42,7 @@ from deeplab2_edge.convert.tflite import (
     is_for_integers,
 )
 from deeplab2_edge.convert.verification import Verification, verify
-from deeplab2_edge.errors import (
-    ConversionError,
-)
+from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.model_file import (
     ONNX,
     TFLITE,
@@ -57,10 +53,6 @@ from deeplab2_edge.models import build_model
 from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.wording import counted
-
-if TYPE_CHECKING:
-    pass
-
 
 # Runs whose median is the latency of one of several ways to quantize.
 _TIMED_RUNS = 5
@@ -154,10 +146,9 @@ def describe_converted(
 def _search(job: Job, source: Source, quantizable: Quantizable) -> Product:
     """Quantizes once, or in several ways until one keeps the limits of drops."""
     options = job.options
-    few = replace(job.verification, samples=job.verification.samples[:MAX_IMAGES])
     search = StaticSearch(
         quantizable,
-        list(calibration_inputs(source.engine, few, quiet=True)),
+        list(_validation(job, source)),
         quantization=options.quantization,
         quantizer=options.quantizer,
         quantile=options.calibration_quantile,
@@ -239,7 +230,6 @@ def _trained(job: Job, source: Source) -> Product:
 
     options = job.options
     assert job.train is not None
-    few = replace(job.verification, samples=job.verification.samples[:MAX_IMAGES])
     tuned = fine_tune(
         job.config,
         options.checkpoint,
@@ -250,7 +240,7 @@ def _trained(job: Job, source: Source) -> Product:
         train=job.train,
         data=options.qat_data,
         quantile=options.calibration_quantile,
-        validation=calibration_inputs(source.engine, few, quiet=True),
+        validation=_validation(job, source),
         quiet=job.quiet,
     )
     say("converting the trained network", job.quiet)
@@ -265,6 +255,12 @@ def _trained(job: Job, source: Source) -> Product:
         metadata=replace(metadata, provenance=provenance),
         quantile=tuned.quantile,
     )
+
+
+def _validation(job: Job, source: Source) -> Iterator[tuple[str, Inputs]]:
+    """Gives the images that choose the quantile of ranges."""
+    few = replace(job.verification, samples=job.verification.samples[:MAX_IMAGES])
+    return calibration_inputs(source.engine, few, quiet=True)
 
 
 def _export(job: Job, source: Source) -> ExportedGraph:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from deeplab2_edge import checkpoints, families, keys
 from deeplab2_edge.config import load_config
 from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.images import open_data
-from deeplab2_edge.convert.job import choose_canvas, default_output
+from deeplab2_edge.convert.job import choose_canvas, default_output, say
 from deeplab2_edge.convert.modes import NONE
 from deeplab2_edge.convert.options import ConversionOptions
 from deeplab2_edge.convert.pipeline import REPORT_SUFFIX
@@ -37,11 +36,9 @@ from deeplab2_edge.optional import require
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.predictors import (
     CanvasEngine,
-    MaskPredictor,
     MotionPredictor,
-    PanopticPredictor,
-    SemanticPredictor,
     TwoFramePredictor,
+    image_predictor,
 )
 
 tf = require("tensorflow", extra="convert")
@@ -136,8 +133,7 @@ def export_checkpoint(
         in_order=families.abilities_of(config).keeps_ids,
     )
     engine = load_source(options, config, prefix, canvas).engine
-    if not quiet:
-        print("exporting", file=sys.stderr, flush=True)
+    say("exporting", quiet)
     frames = (sample.load_image() for sample in images.samples)
     steps = progress(frames, total=len(images.samples), label="comparing", quiet=quiet)
     limit = _MASK_DIFFERENCE if engine.metadata.family == families.MASKS else 0.0
@@ -195,11 +191,7 @@ def _images(
     engine: KerasEngine, signatures: Mapping[str, Any], images: Iterator[Image]
 ) -> Iterator[tuple[Maps, Mapping[str, Any]]]:
     family = engine.metadata.family
-    kinds: dict[str, Any] = {
-        families.SEMANTIC: SemanticPredictor,
-        families.MASKS: MaskPredictor,
-    }
-    predict = kinds.get(family, PanopticPredictor)(CanvasEngine(engine))
+    predict = image_predictor(CanvasEngine(engine))
     for image in images:
         predicted = predict(image)
         expected = {keys.SEMANTIC_PRED: predicted.semantic}

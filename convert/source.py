@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,7 @@ from deeplab2_edge.convert.quantization.calibration import Inputs
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.recording import Recorder
 from deeplab2_edge.datasets.folders import SampleLike
-from deeplab2_edge.errors import (
-    CheckpointError,
-)
-from deeplab2_edge.families import MOTION, TWO_FRAMES
+from deeplab2_edge.errors import CheckpointError
 from deeplab2_edge.model_file import (
     ModelMetadata,
     is_picture,
@@ -32,9 +29,6 @@ from deeplab2_edge.runtime.predictors import CanvasEngine
 from deeplab2_edge.runtime.preprocess import place_on_canvas
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.samples import video_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +85,7 @@ def calibration_inputs(
     """
     samples = images.samples if images else ()
     steps = progress(samples, total=len(samples), label="calibrating", quiet=quiet)
-    if engine.metadata.family not in (MOTION, TWO_FRAMES):
+    if not engine.metadata.keeps_ids:
         canvas = CanvasEngine(engine)
         for sample in steps:
             pixels, _ = canvas.place(sample.load_image())

@@ -20,7 +20,6 @@ from deeplab2_edge.convert.recording import Recorder
 from deeplab2_edge.datasets.folders import SampleLike
 from deeplab2_edge.datasets.info import DatasetInfo
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
-from deeplab2_edge.families import MOTION, TWO_FRAMES
 from deeplab2_edge.metrics import (
     MeanIou,
     MeanIouResult,
@@ -472,7 +471,7 @@ def _with_video_metrics(
     for engine, accuracy in zip(
         engines, (report.float_accuracy, report.accuracy), strict=True
     ):
-        if engine.metadata.family not in (MOTION, TWO_FRAMES) or accuracy is None:
+        if not engine.metadata.keeps_ids or accuracy is None:
             return report
         measured = evaluate_engine(
             engine, SampleSet(info, list(samples)), label="videos", quiet=quiet

@@ -29,6 +29,8 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     TWO_FRAMES: (*PANOPTIC_HEADS, keys.NEXT_OFFSET_MAP),
 }
 FAMILIES = tuple(HEADS)
+# Those that look at two frames and keep the ids of instances over a video.
+OF_VIDEOS = (MOTION, TWO_FRAMES)
 
 # Architectures that look at two frames; the others look at one image.
 _OF_VIDEOS = ("motion_deeplab", "vip_deeplab")

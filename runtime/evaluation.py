@@ -1,8 +1,7 @@
 """Evaluation of a model of any family, in any engine, on labeled images."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +29,10 @@ from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.engine import Engine
 from deeplab2_edge.runtime.predictors import (
     CanvasEngine,
-    MaskPredictor,
     MotionPredictor,
     Predicted,
-    SemanticPredictor,
     TwoFramePredictor,
+    image_predictor,
 )
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.samples import (
@@ -118,7 +116,7 @@ def evaluate_engine(
     if family == MOTION:
         predicted = _track(MotionPredictor(canvas, with_scores=wants_scores), samples)
     else:
-        predict = _predictor(engine)
+        predict = image_predictor(canvas)
         predicted = ((s, None, predict(s.load_image())) for s in samples)
     counts = MetricSet(info, names, windows=windows)
     for sample, video, prediction in predicted:
@@ -157,7 +155,7 @@ def write_predictions(
         for sample, _, found in _track(tracker, samples):
             writer.add(name_in_dataset(sample), found.panoptic)
     else:
-        predict = _predictor(engine)
+        predict = image_predictor(CanvasEngine(engine))
         for sample in samples:
             panoptic = predict(sample.load_image()).panoptic
             writer.add(name_in_dataset(sample), panoptic)
@@ -206,16 +204,6 @@ def require_writable(family: str, writer: OfficialWriter, *, model: str) -> None
             f"{model} without instances gives classes alone, which is no panoptic "
             "prediction for a benchmark"
         )
-
-
-def _predictor(engine: Engine) -> Callable[[NDArray[np.uint8]], Any]:
-    """Makes what predicts single images."""
-    canvas = CanvasEngine(engine)
-    if engine.metadata.family == MASKS:
-        return MaskPredictor(canvas)
-    if engine.metadata.family == SEMANTIC:
-        return SemanticPredictor(canvas)
-    return PanopticSegmenter(engine)
 
 
 def _count(

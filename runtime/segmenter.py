@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, TWO_FRAMES
+from deeplab2_edge.families import MASKS, MOTION, SEMANTIC, TWO_FRAMES
 from deeplab2_edge.images import read_image
 from deeplab2_edge.model_file import ModelFile, ModelMetadata
 from deeplab2_edge.panoptic import PanopticMaps, class_probabilities, resize_nearest
@@ -17,12 +17,11 @@ from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.predictors import (
     CanvasEngine,
-    MaskPredictor,
     MotionPredictor,
     PanopticPredictor,
     Predicted,
-    SemanticPredictor,
     TwoFramePredictor,
+    image_predictor,
 )
 from deeplab2_edge.runtime.preprocess import Placement
 from deeplab2_edge.runtime.results import (
@@ -76,10 +75,8 @@ class PanopticSegmenter:
         self.classes = _classes_of(source.metadata)
         self._of_image: Callable[[Image], Predicted] | None = None
         family = source.metadata.family
-        if family == MASKS:
-            self._of_image = MaskPredictor(self._canvas)
-        elif family not in (PANOPTIC, MOTION, TWO_FRAMES):
-            self._of_image = SemanticPredictor(self._canvas)
+        if family in (MASKS, SEMANTIC):
+            self._of_image = image_predictor(self._canvas)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -94,7 +91,7 @@ class PanopticSegmenter:
     @property
     def keeps_ids(self) -> bool:
         """Whether equal ids in frames of one video are the same instance."""
-        return self.metadata.family in (MOTION, TWO_FRAMES)
+        return self.metadata.keeps_ids
 
     def __call__(self, image: str | os.PathLike[str] | Image) -> PanopticResult:
         """Segments one image of any size; of a model of videos, a video of one frame.
@@ -185,7 +182,7 @@ class PanopticSegmenter:
 
 def _classes_of(metadata: ModelMetadata) -> Classes:
     """Gives the classes of the results: ids of videos need room, classes alone none."""
-    if metadata.family in (MOTION, TWO_FRAMES):
+    if metadata.keeps_ids:
         divisor = max(metadata.label_divisor, _TRACK_DIVISOR)
         return ClassTable.of(metadata, label_divisor=divisor)
     return metadata if metadata.has_instances else ClassTable.of(metadata, thing_ids=())

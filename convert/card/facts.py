@@ -248,7 +248,7 @@ def _summary(
 def _usage(facts: Mapping[str, Any], metadata: ModelMetadata) -> list[Block]:
     name = facts["file_name"]
     quoted = shlex.quote(name)
-    is_of_videos = metadata.family in (MOTION, TWO_FRAMES)
+    is_of_videos = metadata.keeps_ids
     given = "video.mp4" if is_of_videos else "photo.jpg"
     call = (
         "results = PanopticSegmenter({0}).segment_video(frames)"

@@ -285,7 +285,7 @@ def _open_data(
     canvas: tuple[int, int],
     class_names: "Sequence[str]",
 ) -> "SampleSet":
-    from deeplab2_edge.families import MOTION, TWO_FRAMES
+    from deeplab2_edge.families import OF_VIDEOS
     from deeplab2_edge.samples import open_samples, require_classes
 
     data = open_samples(
@@ -293,7 +293,7 @@ def _open_data(
         dataset,
         limit=args.limit,
         synthetic_size=canvas,
-        from_start=family in (MOTION, TWO_FRAMES),
+        from_start=family in OF_VIDEOS,
     )
     _has_labels(args, data)
     require_classes(data, class_names, args.model)

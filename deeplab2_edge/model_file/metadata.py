@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, ModelFileError
-from deeplab2_edge.families import FAMILIES, HEADS, MASKS
+from deeplab2_edge.families import FAMILIES, HEADS, MASKS, OF_VIDEOS
 from deeplab2_edge.model_file import fields
 from deeplab2_edge.model_file.fields import Fields
 from deeplab2_edge.panoptic import MaskSettings, MaskwiseSettings, MergeSettings
@@ -190,6 +190,11 @@ class ModelMetadata:
     def has_instances(self) -> bool:
         """Whether there is more than classes."""
         return self.merge is not None or self.masks is not None
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether instances keep their ids over a video."""
+        return self.family in OF_VIDEOS
 
     @property
     def has_depth(self) -> bool:

@@ -1,6 +1,7 @@
 """From images to predictions, with the network of any family in any engine."""
 
 from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted
+from deeplab2_edge.runtime.predictors.choice import image_predictor
 from deeplab2_edge.runtime.predictors.masks import MaskPredictor
 from deeplab2_edge.runtime.predictors.motion import MotionPredictor
 from deeplab2_edge.runtime.predictors.panoptic import PanopticPredictor
@@ -16,4 +17,5 @@ __all__ = [
     "PredictedPair",
     "SemanticPredictor",
     "TwoFramePredictor",
+    "image_predictor",
 ]

@@ -5,12 +5,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.panoptic import PanopticMaps
-from deeplab2_edge.runtime.predictors.canvas import (
-    CanvasEngine,
-    Predicted,
-    scores_of_things,
-    undo,
-)
+from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
 from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 from deeplab2_edge.runtime.preprocess import Placement
 
@@ -20,21 +15,15 @@ class PanopticPredictor:
 
     Args:
         canvas: A Panoptic-DeepLab.
-        with_scores: Give scores of things, see `scores_of_things`.
     """
 
-    def __init__(self, canvas: CanvasEngine, *, with_scores: bool = False) -> None:
+    def __init__(self, canvas: CanvasEngine) -> None:
         self._canvas = canvas
-        self._with_scores = with_scores
 
     def __call__(self, image: NDArray[np.uint8]) -> Predicted:
         """Segments a `[H, W, 3]` RGB image of any size."""
-        maps, placement, logits = self.maps(image)
-        panoptic = undo(maps.panoptic, placement)
-        scores = None
-        if self._with_scores:
-            scores = scores_of_things(self._canvas, maps, logits, placement, panoptic)
-        return Predicted(undo(maps.semantic, placement), panoptic, scores)
+        maps, placement, _ = self.maps(image)
+        return Predicted(undo(maps.semantic, placement), undo(maps.panoptic, placement))
 
     def maps(
         self, image: NDArray[np.uint8]

@@ -10,7 +10,6 @@ from deeplab2_edge import keys
 from deeplab2_edge.panoptic import (
     PanopticMaps,
     VideoStitcher,
-    merge_heads,
     merge_two_frames,
     resize_bilinear,
 )
@@ -21,6 +20,7 @@ from deeplab2_edge.runtime.predictors.canvas import (
     scores_of_things,
     undo,
 )
+from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 from deeplab2_edge.runtime.preprocess import Placement
 
 
@@ -99,21 +99,14 @@ class TwoFramePredictor:
         metadata = self._canvas.metadata
         assert metadata.merge is not None
         current = self._see(image)
-        heads = heads_of(current.outputs)
         if next_image is None:
-            maps = merge_heads(
-                heads.semantic_logits,
-                heads.center_heatmap,
-                heads.offset_map,
-                canvas=metadata.canvas,
-                settings=metadata.merge,
-            )
+            maps = panoptic_maps(current.outputs, metadata)
             tracked = self._stitcher.update(maps.panoptic)
             self._next_alone = None
             return PredictedPair(self._predicted(maps, tracked, current), None)
         following = self._look(next_image, current)
         pair = merge_two_frames(
-            heads,
+            heads_of(current.outputs),
             following.outputs[keys.NEXT_OFFSET_MAP],
             heads_of(following.outputs),
             canvas=metadata.canvas,
