@@ -28,7 +28,7 @@ from deeplab2_edge.files import atomic_write
 from deeplab2_edge.models import build_model
 from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.machine import describe_machine
-from deeplab2_edge.targets.graph import read_graph
+from deeplab2_edge.tflite_file.graph import read_graph
 
 tf: Any = require("tensorflow", extra="convert")
 

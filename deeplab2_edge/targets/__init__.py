@@ -17,8 +17,8 @@ from deeplab2_edge.targets.compiler_log import (
 from deeplab2_edge.targets.cpu import check_cpu
 from deeplab2_edge.targets.edge_tpu import check_edge_tpu
 from deeplab2_edge.targets.gpu import check_gpu
-from deeplab2_edge.targets.graph import Graph, Op, Tensor, read_graph
 from deeplab2_edge.targets.verdict import Check, JudgedOp, Judgement, Verdict
+from deeplab2_edge.tflite_file.graph import Graph, Op, Tensor, read_graph
 
 __all__ = [
     "CHECKED_TARGETS",

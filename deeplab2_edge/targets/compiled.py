@@ -18,7 +18,7 @@ from deeplab2_edge.model_file import (
     write_model_file,
 )
 from deeplab2_edge.targets.edge_tpu import CUSTOM_OP, compiler_command
-from deeplab2_edge.targets.graph import Graph, Tensor, read_graph
+from deeplab2_edge.tflite_file.graph import Graph, Tensor, read_graph
 
 # The archive of a model file names its members at its end.
 _ARCHIVE_END_BYTES = 1 << 16

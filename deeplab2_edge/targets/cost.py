@@ -2,7 +2,7 @@
 
 import math
 
-from deeplab2_edge.targets.graph import Op
+from deeplab2_edge.tflite_file.graph import Op
 
 _MATRIX_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 

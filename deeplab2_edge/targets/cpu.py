@@ -8,7 +8,6 @@ releases differ in a few ops.
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from deeplab2_edge.targets.graph import Graph, Op
 from deeplab2_edge.targets.verdict import (
     MAPS,
     Check,
@@ -16,6 +15,7 @@ from deeplab2_edge.targets.verdict import (
     falls_back,
     judge,
 )
+from deeplab2_edge.tflite_file.graph import Graph, Op
 
 RUNTIME = "LiteRT 2.3"
 _FLOAT = ("float32",)

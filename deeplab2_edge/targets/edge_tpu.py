@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 
 from deeplab2_edge.config.sizes import fits_stride
-from deeplab2_edge.targets.graph import Graph, Op, Tensor, unique_constants
 from deeplab2_edge.targets.verdict import (
     MAPS,
     Check,
@@ -30,6 +29,7 @@ from deeplab2_edge.targets.verdict import (
     judge,
     unknown,
 )
+from deeplab2_edge.tflite_file.graph import Graph, Op, Tensor, unique_constants
 
 COMPILER_VERSION = "16.0.384591198"
 CUSTOM_OP = "edgetpu-custom-op"  # the partition in a compiled file

@@ -13,7 +13,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
-from deeplab2_edge.targets.graph import Graph, Op, Tensor
 from deeplab2_edge.targets.verdict import (
     MAPS,
     Check,
@@ -21,6 +20,7 @@ from deeplab2_edge.targets.verdict import (
     falls_back,
     judge,
 )
+from deeplab2_edge.tflite_file.graph import Graph, Op, Tensor
 from deeplab2_edge.wording import counted
 
 _MAX_RANK = 4

@@ -9,8 +9,8 @@ from deeplab2_edge.targets.compiler_log import (
     Difference,
     is_of_same_network,
 )
-from deeplab2_edge.targets.graph import Op, Tensor
 from deeplab2_edge.targets.verdict import Check, JudgedOp, Verdict
+from deeplab2_edge.tflite_file.graph import Op, Tensor
 from deeplab2_edge.wording import counted
 
 NAMES = {

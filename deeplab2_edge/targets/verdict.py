@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from deeplab2_edge.targets.cost import multiply_adds
-from deeplab2_edge.targets.graph import Graph, Op
+from deeplab2_edge.tflite_file.graph import Graph, Op
 
 
 class Verdict(enum.Enum):

@@ -15,7 +15,7 @@ from deeplab2_edge.convert.forms import Forms, forms_for
 from deeplab2_edge.models.inference import InferenceNetwork
 from deeplab2_edge.optional import require
 from deeplab2_edge.targets.gpu import check_gpu
-from deeplab2_edge.targets.graph import Graph, Op, read_graph
+from deeplab2_edge.tflite_file.graph import Graph, Op, read_graph
 from tests.convert.networks import (
     assert_close,
     build,

@@ -12,7 +12,7 @@ from deeplab2_edge.convert.forms import Forms
 from deeplab2_edge.experiments import find_recipe
 from deeplab2_edge.models import build_model
 from deeplab2_edge.models.inference import InferenceNetwork
-from deeplab2_edge.targets.graph import read_graph
+from deeplab2_edge.tflite_file.graph import read_graph
 from tests.convert.networks import assert_close, inputs_of, run, to_tflite
 from tests.convert.tiny import fill
 

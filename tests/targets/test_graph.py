@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from deeplab2_edge.errors import ModelFileError
-from deeplab2_edge.targets import read_graph, schema
+from deeplab2_edge.targets import read_graph
 from deeplab2_edge.targets.cost import multiply_adds
+from deeplab2_edge.tflite_file import schema
 from tests.runtime.tiny_model import INT8_MODEL
 from tests.targets.one_op import (
     OpSpec,

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import ModelFileError
-from deeplab2_edge.targets import schema
-from deeplab2_edge.targets.flatbuffer import MAX_ITEMS, Table, root
+from deeplab2_edge.tflite_file import schema
+from deeplab2_edge.tflite_file.flatbuffer import MAX_ITEMS, Table, root
 
 _MAGIC = b"TFL3"  # bytes 4 to 8
 _UNPACKING = ("DEQUANTIZE", "DENSIFY")

@@ -1,0 +1,1 @@
+"""TFLite files, read without trusting them and without any runtime."""
