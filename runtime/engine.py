@@ -7,13 +7,15 @@ model in TensorFlow.
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.model_file import ONNX, ModelFile, ModelMetadata, read_model_file
+from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.preprocess import PlacedImage
 
 _MAX_DEFAULT_THREADS = 4  # more rarely helps a network of this size
 
@@ -42,6 +44,16 @@ class Engine(Protocol):
         Raises:
             DataError: If the inputs do not fit.
         """
+
+
+@runtime_checkable
+class RawEngine(Engine, Protocol):
+    """Gives heads as they leave the network, and takes images on their way to it."""
+
+    def run_raw(
+        self, inputs: Mapping[str, NDArray[Any] | PlacedImage]
+    ) -> dict[str, RawHead]:
+        """Runs the network once, see `Engine.run`; the heads own their memory."""
 
 
 def open_engine(

@@ -43,7 +43,9 @@ from deeplab2_edge.runtime.custom_op import (
     without_custom_op,
 )
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.native.build import find_library
+from deeplab2_edge.runtime.preprocess import PlacedImage, write_pixels
 from deeplab2_edge.stderr import hidden_stderr
 
 _log = logging.getLogger("deeplab2_edge")
@@ -167,6 +169,12 @@ class LiteRtEngine:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs the network; see `engine.Engine`."""
+        return {name: head.real() for name, head in self.run_raw(inputs).items()}
+
+    def run_raw(
+        self, inputs: Mapping[str, NDArray[Any] | PlacedImage]
+    ) -> dict[str, RawHead]:
+        """Runs the network; see `engine.RawEngine`."""
         self.metadata.check_inputs(inputs)
         with self._lock:
             for name, values in inputs.items():
@@ -177,29 +185,23 @@ class LiteRtEngine:
                 for name, details in self._outputs.items()
             }
 
-    def _fill_input(self, name: str, values: NDArray[Any]) -> None:
+    def _fill_input(self, name: str, values: NDArray[Any] | PlacedImage) -> None:
         details = self._inputs[name]
         # A view of the interpreter's buffer: it must be gone before invoke.
         view = self._interpreter.tensor(details["index"])()[0]
-        if name not in self._tables:
+        if isinstance(values, PlacedImage):
+            values.write(view, self._tables[name])
+        elif name not in self._tables:
             np.copyto(view, _quantized(values, details))
-        elif (table := self._tables[name]) is None:
-            np.copyto(view, values)
         else:
-            np.take(table, values, out=view, mode="clip")
+            write_pixels(values, view, self._tables[name])
 
-    def _read_output(self, details: Mapping[str, Any]) -> NDArray[Any]:
+    def _read_output(self, details: Mapping[str, Any]) -> RawHead:
         # The copy outlives the next run; a view of the buffer would not.
-        view = self._interpreter.tensor(details["index"])()[0]
+        values = self._interpreter.tensor(details["index"])()[0].copy()
         scale, zero_point = details["quantization"]
-        if not np.issubdtype(details["dtype"], np.integer):
-            return np.asarray(view, np.float32).copy()
-        if not scale:  # a map of ids
-            return np.asarray(view, np.int32).copy()
-        values: NDArray[np.float32] = view.astype(np.float32)
-        values -= zero_point
-        values *= scale
-        return values
+        is_integer = np.issubdtype(details["dtype"], np.integer)
+        return RawHead(values, scale, zero_point) if is_integer else RawHead(values)
 
     def _find_inputs(self, label: str) -> dict[str, Mapping[str, Any]]:
         by_name = {d["name"]: d for d in self._interpreter.get_input_details()}

@@ -5,6 +5,7 @@ so, and uses aligned corners; the rest of the canvas is padded at the bottom and
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import MAX_PIXELS
 from deeplab2_edge.model_file import ResizeRule
 from deeplab2_edge.panoptic.resize import source_positions
+from deeplab2_edge.runtime.timing import StageTimer
 
 # 127.5 in training, which becomes 0 inside the network; the nearest uint8.
 PADDING_VALUE = 128
@@ -29,6 +31,66 @@ class Placement:
 
     image_size: tuple[int, int]
     resized_size: tuple[int, int]
+
+
+class PlacedImage:
+    """Is an image on its way to the canvas: it gets there when it is written.
+
+    Args:
+        image: uint8 `[H, W, 3]`, RGB.
+        canvas: (height, width).
+        rule: The model's resize rule.
+        timer: Of the stage `preprocess`.
+
+    Attributes:
+        placement: Where it will lie.
+        shape: Of the canvas with channels.
+        dtype: uint8, of the pixels before any table.
+
+    Raises:
+        DataError: As `place_on_canvas`.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        image: NDArray[np.uint8],
+        canvas: tuple[int, int],
+        rule: ResizeRule,
+        timer: StageTimer | None = None,
+    ) -> None:
+        self.placement = _placement(image, canvas, rule)
+        self.shape = (*canvas, 3)
+        self._canvas = canvas
+        self._image = image
+        self._timer = timer or StageTimer()
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Gives the canvas, see `place_on_canvas`."""
+        with self._timer.stage("preprocess"):
+            return _fill_canvas(self._image, self.placement, self._canvas)
+
+    def write(self, out: NDArray[Any], table: NDArray[Any] | None) -> None:
+        """Writes the canvas, or what the table says of its pixels, into an array.
+
+        Args:
+            out: `[canvas height, canvas width, 3]`.
+            table: What each of the 256 values becomes; None leaves them.
+        """
+        pixels = self.pixels()
+        with self._timer.stage("preprocess"):
+            write_pixels(pixels, out, table)
+
+
+def write_pixels(
+    pixels: NDArray[np.uint8], out: NDArray[Any], table: NDArray[Any] | None
+) -> None:
+    """Writes pixels, or what the table says of them, into an array of their shape."""
+    if table is None:
+        np.copyto(out, pixels)
+    else:
+        np.take(table, pixels, out=out, mode="clip")
 
 
 def resized_size(
@@ -93,17 +155,29 @@ def place_on_canvas(
         DataError: If the image is not uint8 RGB, is empty or has more than
             `MAX_PIXELS`.
     """
+    placement = _placement(image, canvas, rule)
+    return _fill_canvas(image, placement, canvas), placement
+
+
+def _placement(
+    image: NDArray[np.uint8], canvas: tuple[int, int], rule: ResizeRule
+) -> Placement:
     check_image(image)
     image_size = image.shape[0], image.shape[1]
-    size = resized_size(image_size, canvas, rule)
-    placement = Placement(image_size, size)
-    if size != image_size:
-        image = resize_image(image, size)
-    if size == canvas:
-        return image, placement
+    return Placement(image_size, resized_size(image_size, canvas, rule))
+
+
+def _fill_canvas(
+    image: NDArray[np.uint8], placement: Placement, canvas: tuple[int, int]
+) -> NDArray[np.uint8]:
+    height, width = placement.resized_size
+    if placement.resized_size != placement.image_size:
+        image = resize_image(image, placement.resized_size)
+    if placement.resized_size == canvas:
+        return image
     padded = np.full((*canvas, 3), PADDING_VALUE, np.uint8)
-    padded[: size[0], : size[1]] = image
-    return padded, placement
+    padded[:height, :width] = image
+    return padded
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

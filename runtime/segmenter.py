@@ -9,26 +9,23 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.families import MASKS, MOTION, SEMANTIC, TWO_FRAMES
+from deeplab2_edge.errors import UsageError
+from deeplab2_edge.families import MOTION, PANOPTIC, TWO_FRAMES
 from deeplab2_edge.images import read_image
 from deeplab2_edge.model_file import ModelFile, ModelMetadata
-from deeplab2_edge.panoptic import PanopticMaps, class_probabilities, resize_nearest
 from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.predictors import (
     CanvasEngine,
+    ImagePredictor,
     MotionPredictor,
     PanopticPredictor,
     Predicted,
+    Seen,
     TwoFramePredictor,
     image_predictor,
 )
-from deeplab2_edge.runtime.preprocess import Placement
-from deeplab2_edge.runtime.results import (
-    PanopticResult,
-    build_result,
-    result_from_maps,
-)
+from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
 from deeplab2_edge.runtime.timing import StageTimer
 
 Image = NDArray[np.uint8]
@@ -70,13 +67,15 @@ class PanopticSegmenter:
         if isinstance(source, str | os.PathLike | ModelFile):
             source = open_engine(source, num_threads=num_threads, delegate=delegate)
         self.engine: Engine = source
-        self._with_class_scores = with_class_scores
         self._canvas = CanvasEngine(source)
         self.classes = _classes_of(source.metadata)
-        self._of_image: Callable[[Image], Predicted] | None = None
-        family = source.metadata.family
-        if family in (MASKS, SEMANTIC):
-            self._of_image = image_predictor(self._canvas)
+        self._predictor: ImagePredictor | None = None
+        if source.metadata.family == PANOPTIC:
+            self._predictor = PanopticPredictor(
+                self._canvas, with_class_scores=with_class_scores
+            )
+        elif not source.metadata.keeps_ids:
+            self._predictor = image_predictor(self._canvas)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -93,6 +92,11 @@ class PanopticSegmenter:
         """Whether equal ids in frames of one video are the same instance."""
         return self.metadata.keeps_ids
 
+    @property
+    def has_stages(self) -> bool:
+        """Whether images can be looked at and finished apart, see `look`."""
+        return self._predictor is not None
+
     def __call__(self, image: str | os.PathLike[str] | Image) -> PanopticResult:
         """Segments one image of any size; of a model of videos, a video of one frame.
 
@@ -106,10 +110,7 @@ class PanopticSegmenter:
         if isinstance(image, str | os.PathLike):
             with timer.stage("decode"):
                 image = read_image(image)
-        if self.keeps_ids:
-            (result,) = self.segment_video([image])
-        else:
-            result = self._segment(image)
+        (result,) = self.segment_video([image])
         if not timer.milliseconds:
             return result
         timings = {**timer.milliseconds, **result.timings_ms}
@@ -136,19 +137,34 @@ class PanopticSegmenter:
             for image in frames:
                 yield self._timed(image, functools.partial(predict, image))
         else:
-            yield from map(self._segment, frames)
+            for image in frames:
+                yield self.finish(self.look(image))
 
-    def _segment(self, image: Image) -> PanopticResult:
-        if self._of_image is not None:
-            predict = self._of_image
-            return self._timed(image, functools.partial(predict, image))
-        self._canvas.timer = timer = StageTimer()
-        start = time.perf_counter_ns()
-        maps, placement, logits = PanopticPredictor(self._canvas).maps(image)
-        result = build_result(image, maps, placement, self.metadata)
-        if self._with_class_scores and logits is not None:
-            result = _weighted(result, maps, logits, placement)
-        return dataclasses.replace(result, timings_ms=_timings(timer, start))
+    def look(self, image: Image) -> Seen:
+        """Runs the network alone on a `[H, W, 3]` RGB image.
+
+        `finish(look(image))` is the result. While one thread looks at a frame, another
+        may finish the one before; neither is for several threads at once.
+
+        Raises:
+            UsageError: If the model looks at several frames, see `has_stages`.
+            DataError: If it is no RGB image.
+        """
+        self._canvas.timer = StageTimer()
+        return self._of_images().look(image)
+
+    def finish(self, seen: Seen) -> PanopticResult:
+        """Makes the result of what `look` gave."""
+        with seen.timer.stage("merge"):
+            result = self._result(seen.image, self._of_images().finish(seen))
+        return dataclasses.replace(result, timings_ms=seen.timer.milliseconds)
+
+    def _of_images(self) -> ImagePredictor:
+        if self._predictor is None:
+            raise UsageError(
+                f"{self.name} looks at several frames of a video; use segment_video"
+            )
+        return self._predictor
 
     def _stitch(self, frames: Iterable[Image]) -> Iterator[PanopticResult]:
         """Looks at each frame with the next one."""
@@ -168,8 +184,19 @@ class PanopticSegmenter:
     def _timed(self, image: Image, predict: Callable[[], Predicted]) -> PanopticResult:
         self._canvas.timer = timer = StageTimer()
         start = time.perf_counter_ns()
-        predicted = predict()
-        result = result_from_maps(
+        result = self._result(image, predict())
+        return dataclasses.replace(result, timings_ms=_timings(timer, start))
+
+    def _result(self, image: Image, predicted: Predicted) -> PanopticResult:
+        if predicted.segments is not None:
+            return PanopticResult(
+                image,
+                predicted.panoptic,
+                predicted.semantic,
+                predicted.segments,
+                self.classes,
+            )
+        return result_from_maps(
             image,
             predicted.panoptic,
             self.classes,
@@ -177,7 +204,6 @@ class PanopticSegmenter:
             scores=predicted.scores,
             depth=predicted.depth,
         )
-        return dataclasses.replace(result, timings_ms=_timings(timer, start))
 
 
 def _classes_of(metadata: ModelMetadata) -> Classes:
@@ -193,29 +219,3 @@ def _timings(timer: StageTimer, start_ns: int) -> dict[str, float]:
     stages = timer.milliseconds
     total = (time.perf_counter_ns() - start_ns) / 1e6
     return {**stages, "merge": total - sum(stages.values())}
-
-
-def _weighted(
-    result: PanopticResult,
-    maps: PanopticMaps,
-    logits: NDArray[np.float32],
-    placement: Placement,
-) -> PanopticResult:
-    """Multiplies the score of each thing by the mean probability of its class."""
-    settings = result.metadata
-    height, width = placement.resized_size
-    probabilities = class_probabilities(
-        logits,
-        maps.panoptic // settings.label_divisor,
-        thing_ids=settings.thing_ids,
-    )
-    at_image = resize_nearest(probabilities[:height, :width], placement.image_size)
-    place = result.segment_map.reshape(-1)
-    sums = np.bincount(place, at_image.reshape(-1), len(result.segments) + 1)
-    segments = tuple(
-        segment
-        if segment.score is None
-        else dataclasses.replace(segment, score=segment.score * total / segment.area_px)
-        for segment, total in zip(result.segments, sums[1:].tolist(), strict=True)
-    )
-    return dataclasses.replace(result, segments=segments)

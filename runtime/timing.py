@@ -9,7 +9,7 @@ STAGES = ("decode", "preprocess", "network", "merge", "draw")
 
 
 class StageTimer:
-    """Adds up monotonic time per stage.
+    """Adds up monotonic time per stage; one within another counts for the inner alone.
 
     Example:
         >>> timer = StageTimer()
@@ -21,16 +21,20 @@ class StageTimer:
 
     def __init__(self) -> None:
         self._nanoseconds: dict[str, int] = {}
+        self._within = 0  # time of the stages inside the present one
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time the block takes to a stage."""
+        before, self._within = self._within, 0
         start = time.perf_counter_ns()
         try:
             yield
         finally:
             elapsed = time.perf_counter_ns() - start
-            self._nanoseconds[name] = self._nanoseconds.get(name, 0) + elapsed
+            own = elapsed - self._within
+            self._nanoseconds[name] = self._nanoseconds.get(name, 0) + own
+            self._within = before + elapsed
 
     @property
     def milliseconds(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,18 @@ MERGE_PLACES = (HOST, GRAPH, CUSTOM_OP)
 _INPUT_DTYPES = ("uint8", "int8", "int16", "float32")
 _MAX_RANK = 4
 _SHARED_SETTINGS = ("thing_ids", "label_divisor", "ignore_label")
+
+
+class Shaped(Protocol):
+    """What has the shape and type of an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,12 +236,11 @@ class ModelMetadata:
                 f"uint8 {list(expected)}"
             )
 
-    def check_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+    def check_inputs(self, inputs: Mapping[str, Shaped]) -> None:
         """Refuses inputs that are not those of this model.
 
         Args:
-            inputs: Arrays without batch, by name: images as `check_canvas` wants them,
-                all else float32.
+            inputs: Arrays without batch, by name: pictures uint8, all else float32.
 
         Raises:
             DataError: If one is missing, unknown or has another shape or type.

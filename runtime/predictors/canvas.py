@@ -19,8 +19,10 @@ from deeplab2_edge.panoptic import (
     class_probabilities,
     resize_nearest,
 )
-from deeplab2_edge.runtime.engine import Engine
-from deeplab2_edge.runtime.preprocess import Placement, place_on_canvas
+from deeplab2_edge.runtime.engine import Engine, RawEngine
+from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.preprocess import PlacedImage, Placement, place_on_canvas
+from deeplab2_edge.runtime.segments import Segment
 from deeplab2_edge.runtime.timing import StageTimer
 
 
@@ -34,12 +36,35 @@ class Predicted:
             model all instances are 0.
         scores: Confidence of each segment, None if the model gives none.
         depth: `[H, W]` float32 meters, None if the model predicts none.
+        segments: Of `panoptic`, with their scores, where they were found on the way.
     """
 
     semantic: NDArray[np.int32]
     panoptic: NDArray[np.int32]
     scores: Mapping[int, float] | None = None
     depth: NDArray[np.float32] | None = None
+    segments: tuple[Segment, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Holds what a network says about one image, before anything is made of it.
+
+    Attributes:
+        image: uint8 `[H, W, 3]` RGB, the image itself.
+        placement: Where it lies on the canvas.
+        heads: By the names of the metadata.
+        timer: Of the stages until now.
+    """
+
+    image: NDArray[np.uint8]
+    placement: Placement
+    heads: Mapping[str, RawHead]
+    timer: StageTimer
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Gives the real values of the heads."""
+        return {name: head.real() for name, head in self.heads.items()}
 
 
 class CanvasEngine:
@@ -62,6 +87,25 @@ class CanvasEngine:
         """Brings an image of any size to the canvas, see `place_on_canvas`."""
         with self.timer.stage("preprocess"):
             return place_on_canvas(image, self.metadata.canvas, self.metadata.resize)
+
+    def see(self, image: NDArray[np.uint8]) -> Seen:
+        """Runs a network that takes one image, of any size, and nothing else.
+
+        The image goes to the canvas on its way into the network if the engine can.
+
+        Raises:
+            DataError: If it is no RGB image.
+        """
+        timer = self.timer
+        placed = PlacedImage(image, self.metadata.canvas, self.metadata.resize, timer)
+        engine = self._engine
+        with timer.stage("network"):
+            if isinstance(engine, RawEngine):
+                heads = engine.run_raw({keys.IMAGE: placed})
+            else:
+                outputs = engine.run({keys.IMAGE: placed.pixels()})
+                heads = {name: RawHead(value) for name, value in outputs.items()}
+        return Seen(image, placed.placement, heads, timer)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Runs the network, see `Engine.run`."""

@@ -1,30 +1,19 @@
 """Predictions of MaX-DeepLab."""
 
-import numpy as np
-from numpy.typing import NDArray
-
-from deeplab2_edge import keys
 from deeplab2_edge.metrics import segment_scores
-from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
+from deeplab2_edge.runtime.predictors.canvas import Predicted, Seen, undo
+from deeplab2_edge.runtime.predictors.image import ImagePredictor
 from deeplab2_edge.runtime.predictors.maps import mask_maps
 
 
-class MaskPredictor:
-    """Decodes the masks of a mask transformer.
+class MaskPredictor(ImagePredictor):
+    """Decodes the masks of a mask transformer."""
 
-    Args:
-        canvas: A MaX-DeepLab.
-    """
-
-    def __init__(self, canvas: CanvasEngine) -> None:
-        self._canvas = canvas
-
-    def __call__(self, image: NDArray[np.uint8]) -> Predicted:
-        """Segments a `[H, W, 3]` RGB image of any size."""
+    def finish(self, seen: Seen) -> Predicted:
+        """Makes maps of masks."""
         metadata = self._canvas.metadata
-        pixels, placement = self._canvas.place(image)
-        outputs = self._canvas.run({keys.IMAGE: pixels})
-        maps = mask_maps(outputs, metadata)
+        placement = seen.placement
+        maps = mask_maps(seen.outputs(), metadata)
         panoptic = undo(maps.panoptic, placement)
         return Predicted(
             semantic=undo(maps.semantic, placement),

@@ -1,38 +1,70 @@
 """Predictions of Panoptic-DeepLab."""
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.panoptic import PanopticMaps
-from deeplab2_edge.runtime.predictors.canvas import CanvasEngine, Predicted, undo
+from deeplab2_edge.panoptic import PanopticMaps, class_probabilities
+from deeplab2_edge.runtime.predictors.canvas import (
+    CanvasEngine,
+    Predicted,
+    Seen,
+    undo,
+)
+from deeplab2_edge.runtime.predictors.image import ImagePredictor
 from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 from deeplab2_edge.runtime.preprocess import Placement
+from deeplab2_edge.runtime.results import PanopticResult, build_result
+from deeplab2_edge.runtime.segments import Segment
 
 
-class PanopticPredictor:
+class PanopticPredictor(ImagePredictor):
     """Merges classes and instances.
 
     Args:
         canvas: A Panoptic-DeepLab.
+        with_class_scores: Make the probability of its class a factor of the score of a
+            thing, if the graph gives its logits.
     """
 
-    def __init__(self, canvas: CanvasEngine) -> None:
-        self._canvas = canvas
+    def __init__(
+        self, canvas: CanvasEngine, *, with_class_scores: bool = False
+    ) -> None:
+        super().__init__(canvas)
+        self._with_class_scores = with_class_scores
 
-    def __call__(self, image: NDArray[np.uint8]) -> Predicted:
-        """Segments a `[H, W, 3]` RGB image of any size."""
-        maps, placement, _ = self.maps(image)
-        return Predicted(undo(maps.semantic, placement), undo(maps.panoptic, placement))
+    def finish(self, seen: Seen) -> Predicted:
+        """Makes maps and segments."""
+        metadata = self._canvas.metadata
+        outputs = seen.outputs()
+        maps = panoptic_maps(outputs, metadata)
+        result = build_result(seen.image, maps, seen.placement, metadata)
+        segments = result.segments
+        if self._with_class_scores and keys.SEMANTIC_LOGITS in outputs:
+            logits = outputs[keys.SEMANTIC_LOGITS]
+            segments = _weighted(result, maps, logits, seen.placement)
+        return Predicted(result.semantic, result.panoptic, segments=segments)
 
-    def maps(
-        self, image: NDArray[np.uint8]
-    ) -> tuple[PanopticMaps, Placement, NDArray[np.float32] | None]:
-        """Gives the maps of the canvas, where the image lies there, and the logits.
 
-        There are no logits where the graph itself makes the maps.
-        """
-        pixels, placement = self._canvas.place(image)
-        outputs = self._canvas.run({keys.IMAGE: pixels})
-        maps = panoptic_maps(outputs, self._canvas.metadata)
-        return maps, placement, outputs.get(keys.SEMANTIC_LOGITS)
+def _weighted(
+    result: PanopticResult,
+    maps: PanopticMaps,
+    logits: NDArray[np.float32],
+    placement: Placement,
+) -> tuple[Segment, ...]:
+    """Multiplies the score of each thing by the mean probability of its class."""
+    classes = result.metadata
+    probabilities = class_probabilities(
+        logits, maps.panoptic // classes.label_divisor, thing_ids=classes.thing_ids
+    )
+    weights = undo(probabilities, placement).reshape(-1)
+    segments = result.segments
+    sums = np.bincount(result.segment_map.reshape(-1), weights, len(segments) + 1)
+    return tuple(
+        segment
+        if segment.score is None
+        else dataclasses.replace(segment, score=segment.score * total / segment.area_px)
+        for segment, total in zip(segments, sums[1:].tolist(), strict=True)
+    )

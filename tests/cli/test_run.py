@@ -259,7 +259,7 @@ def test_ctrl_c_on_a_video_leaves_nothing_half_written(
     from deeplab2_edge.runtime.predictors import canvas as segmenter
 
     calls: list[int] = []
-    place = segmenter.place_on_canvas
+    place = segmenter.PlacedImage
 
     def interrupted(*arguments: object) -> object:
         calls.append(1)
@@ -267,7 +267,7 @@ def test_ctrl_c_on_a_video_leaves_nothing_half_written(
             raise KeyboardInterrupt
         return place(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segmenter, "place_on_canvas", interrupted)
+    monkeypatch.setattr(segmenter, "PlacedImage", interrupted)
     out = tmp_path / "out"
     assert main(["run", MODEL, str(video), "--output", str(out)]) == 130
     assert list(out.iterdir()) == []

@@ -125,6 +125,20 @@ def test_own_engine_may_be_used() -> None:
     assert [s.class_name for s in result.segments] == ["sky"]
 
 
+def test_looking_and_finishing_give_the_result() -> None:
+    segmenter = PanopticSegmenter(INT8_MODEL)
+    assert segmenter.has_stages
+    first, second = draw_scene(), draw_scene()[:, ::-1].copy()
+    seen = [segmenter.look(image) for image in (first, second)]
+    for image, one in zip((first, second), seen, strict=True):
+        whole, result = segmenter(image), segmenter.finish(one)
+        np.testing.assert_array_equal(result.panoptic, whole.panoptic)
+        assert [s.to_dict() for s in result.segments] == [
+            s.to_dict() for s in whole.segments
+        ]
+        assert list(result.timings_ms) == ["preprocess", "network", "merge"]
+
+
 def test_wrong_inputs_are_refused(tmp_path: Path) -> None:
     segmenter = PanopticSegmenter(FLOAT_MODEL)
     with pytest.raises(DataError, match="nowhere.png"):
