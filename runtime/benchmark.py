@@ -22,6 +22,7 @@ from deeplab2_edge.runtime.engine import default_threads, open_engine
 from deeplab2_edge.runtime.machine import (
     describe_machine,
     peak_memory_bytes,
+    refuse_emulation,
     temperature_c,
 )
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
@@ -156,8 +157,9 @@ def run_benchmark(
     Raises:
         ModelFileError: If the model cannot be used.
         DataError: If an input cannot be used.
-        UsageError: If a number makes no sense.
+        UsageError: If a number makes no sense, or the processor is emulated.
     """
+    refuse_emulation()
     if repeats < 1 or warmup < 0:
         raise UsageError(
             f"repeats is {repeats} and warmup {warmup}; they must be at least 1 and 0"

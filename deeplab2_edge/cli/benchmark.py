@@ -21,6 +21,8 @@ stages.{decode,preprocess,network,merge,draw}.{p50_ms,p90_ms,p99_ms}, total (the
 three), peak_memory_bytes, and runs with threads, load_ms, stages and total of every
 number of threads. The figures outside runs are those of the fastest run.
 
+Under an emulator (QEMU) nothing is measured or written; the exit code is 2.
+
 examples:
   deeplab2-edge benchmark model.tflite
   deeplab2-edge benchmark model.tflite --threads 1,2,4 --input photos/

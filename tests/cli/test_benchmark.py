@@ -46,3 +46,18 @@ def test_wrong_arguments_are_one_line(
     assert mentions in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_an_emulated_processor_is_not_measured(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEEPLAB2_EDGE_EMULATED", "1")
+    plot = tmp_path / "plot.png"
+    assert main(["benchmark", *FAST, "--json", "--plot", str(plot)]) == 2
+    captured = capsys.readouterr()
+    assert "is emulated" in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not plot.exists()
