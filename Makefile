@@ -27,11 +27,15 @@ $(STAMP): pyproject.toml
 demo: setup  ## the main job: convert the shipped checkpoint, run it, measure it
 	$(BIN)/deeplab2-edge demo
 
+# A file of tests stays on one core: its tests share what is slow to make. Each core may
+# load TensorFlow, so that memory limits how many are used.
+ON_ALL_CORES := -n auto --maxprocesses 4 --dist loadfile
+
 test: setup  ## the tests, minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ON_ALL_CORES)
 
 test-all: setup  ## also the slow ones
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(ON_ALL_CORES) -m ''
 
 test-parity: setup  ## models against all stored outputs in REFERENCE/models
 	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/models/test_parity.py
