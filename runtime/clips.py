@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.runtime.predictors import Seen
 from deeplab2_edge.runtime.results import PanopticResult
 from deeplab2_edge.runtime.tracking import ResultTracker
 
@@ -20,6 +21,16 @@ class ClipSegmenter(Protocol):
     @property
     def keeps_ids(self) -> bool:
         """Whether equal ids in frames of one video are the same instance."""
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether `look` and `finish_video` can do what `segment_video` does."""
+
+    def look(self, image: NDArray[np.uint8]) -> Seen:
+        """Runs the network alone on a `[H, W, 3]` RGB image."""
+
+    def finish_video(self, seen: Iterable[Seen]) -> Iterator[PanopticResult]:
+        """Yields one result per frame of a video, in order."""
 
     def segment_video(
         self, frames: Iterable[NDArray[np.uint8]]
@@ -39,6 +50,12 @@ class TrackingSegmenter:
     def __init__(self, segmenter: ClipSegmenter) -> None:
         self.name = segmenter.name
         self._segmenter = segmenter
+        self.has_stages = segmenter.has_stages
+        self.look = segmenter.look
+
+    def finish_video(self, seen: Iterable[Seen]) -> Iterator[PanopticResult]:
+        """Yields one result per frame; see `segment_video` for what it raises."""
+        return track_results(self._segmenter.finish_video(seen))
 
     def segment_video(
         self, frames: Iterable[NDArray[np.uint8]]

@@ -159,6 +159,10 @@ class PanopticSegmenter:
             result = self._result(seen.image, self._of_images().finish(seen))
         return dataclasses.replace(result, timings_ms=seen.timer.milliseconds)
 
+    def finish_video(self, seen: Iterable[Seen]) -> Iterator[PanopticResult]:
+        """Finishes the frames of one video in their order, see `finish`."""
+        return map(self.finish, seen)
+
     def _of_images(self) -> ImagePredictor:
         if self._predictor is None:
             raise UsageError(
