@@ -26,6 +26,7 @@ from deeplab2_edge.model_file.metadata import (
     ResizeRule,
     is_picture,
 )
+from deeplab2_edge.model_file.safety import check_graph
 
 __all__ = [
     "CUSTOM_OP",
@@ -47,6 +48,7 @@ __all__ = [
     "ModelMetadata",
     "OutputSpec",
     "ResizeRule",
+    "check_graph",
     "format_of",
     "is_picture",
     "read_graph_bytes",
