@@ -1,20 +1,13 @@
-"""Runs a TFLite file with LiteRT.
-
-This is the only file that imports a TFLite interpreter, the first one installed of
-ai-edge-litert, tflite-runtime (32-bit ARM, old Pythons) and TensorFlow.
-"""
+"""Runs a TFLite file with LiteRT, or an older interpreter with the same interface."""
 
 import collections
-import ctypes
 import dataclasses
 import functools
-import importlib
-import importlib.metadata
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,18 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import (
-    DeepLabEdgeError,
-    MissingExtraError,
-    ModelFileError,
-    UsageError,
-)
+from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError, UsageError
 from deeplab2_edge.model_file import (
     CUSTOM_OP,
     TFLITE,
     InputSpec,
     ModelFile,
     OutputSpec,
+    check_graph,
     is_picture,
     read_model_file,
 )
@@ -42,29 +31,23 @@ from deeplab2_edge.runtime.custom_op import (
     op_outputs,
     without_custom_op,
 )
+from deeplab2_edge.runtime.delegates import XNNPACK, Delegate, load_delegate
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.native.build import find_library
 from deeplab2_edge.runtime.preprocess import PlacedImage, write_pixels
+from deeplab2_edge.runtime.runtimes import (
+    Runtime,
+    choose_runtime,
+    import_runtime,
+    runtime_version,
+)
 from deeplab2_edge.stderr import hidden_stderr
 
+EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
+
 _log = logging.getLogger("deeplab2_edge")
-
-_EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
-# (module with `Interpreter` and `load_delegate`, distribution that brings it)
-_RUNTIMES = (
-    ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    ("tflite_runtime.interpreter", "tflite-runtime"),
-    ("tensorflow.lite", "tensorflow"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class RuntimeInfo:
-    """Names the interpreter in use."""
-
-    name: str
-    version: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +92,19 @@ class LiteRtEngine:
 
     Args:
         source: A path, or a file already read with `read_model_file`.
-        num_threads: Of the interpreter; default: the usable cores, at most 4.
-        delegate: Path of an external delegate library, for example
-            `libedgetpu.so.1`. By default the runtime's own XNNPACK is used.
+        num_threads: Of the interpreter and of XNNPACK; default: the usable cores, at
+            most 4.
+        delegate: Computes what it takes of the graph; the rest, and without one all of
+            it, is computed by XNNPACK and the runtime's own kernels. `open_engine`
+            tries delegates before it trusts them, this class does not.
+        runtime: See `runtimes.choose_runtime`.
+
+    Attributes:
+        report: What computes.
+        delegate_parts: Parts of the graph that the delegate took.
+
+    The interpreter reads the graph where `model` holds it: it is in memory once. It is
+    not mapped from the file, which could be replaced after it was verified.
 
     A file whose merge is a custom op runs with the native library, and where there is
     none without the op: the host then merges, which is logged once.
@@ -119,7 +112,7 @@ class LiteRtEngine:
     Raises:
         ModelFileError: If the file is not ours, damaged, refused by the interpreter
             or not what its metadata says.
-        UsageError: If `num_threads` or `delegate` cannot be used.
+        UsageError: If `num_threads`, `delegate` or `runtime` cannot be used.
         MissingExtraError: If no interpreter is installed.
     """
 
@@ -128,7 +121,8 @@ class LiteRtEngine:
         source: str | os.PathLike[str] | ModelFile,
         *,
         num_threads: int | None = None,
-        delegate: str | None = None,
+        delegate: Delegate | None = None,
+        runtime: str | None = None,
     ) -> None:
         model = source if isinstance(source, ModelFile) else read_model_file(source)
         label = model.label
@@ -137,12 +131,13 @@ class LiteRtEngine:
         self.model = model
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
-        self.delegate = delegate
         self._lock = threading.Lock()
-        delegates = [] if delegate is None else [_load_delegate(delegate)]
+        chosen = choose_runtime(TFLITE, runtime, label=label)
+        module = import_runtime(chosen)
+        delegates = [] if delegate is None else [load_delegate(module, delegate)]
         self.has_custom_op = False
         if self.metadata.merge_place == CUSTOM_OP:
-            library = _native_delegate()
+            library = _native_delegate(module)
             self.has_custom_op = library is not None
             if library is None:
                 model = _cut_off(model)
@@ -150,7 +145,18 @@ class LiteRtEngine:
                 delegates.append(library)
         options = {"experimental_delegates": delegates} if delegates else {}
         self._interpreter = _make_interpreter(
-            model, label, num_threads=self.num_threads, **options
+            chosen,
+            model,
+            num_threads=self.num_threads,
+            delegate=delegate,
+            **options,
+        )
+        taken = _count_parts(self._interpreter) - self.has_custom_op
+        _allocate(self._interpreter, chosen, label)
+        has_xnnpack = _count_parts(self._interpreter) - self.has_custom_op > taken
+        self.delegate_parts = taken
+        self.report = _report(
+            chosen, self.num_threads, delegate, has_xnnpack=has_xnnpack
         )
         self._inputs = self._find_inputs(label)
         self._tables = {
@@ -235,35 +241,23 @@ class LiteRtEngine:
         return found
 
 
-def runtime_info() -> RuntimeInfo:
-    """Says which interpreter is used.
-
-    Raises:
-        MissingExtraError: If none is installed.
-    """
-    runtime, name = _import_runtime()
-    try:
-        return RuntimeInfo(name, importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu and the like
-        return RuntimeInfo(name, getattr(runtime, "__version__", "unknown"))
-
-
 def describe_graph(model: ModelFile) -> GraphInfo:
     """Lists ops and tensors as they are in the file, before any delegate.
 
     Raises:
         ModelFileError: If the interpreter refuses the graph.
     """
-    runtime, _ = _import_runtime()
+    runtime = choose_runtime(TFLITE, label=model.label)
     has_custom_op = model.metadata.merge_place == CUSTOM_OP
     interpreter = _make_interpreter(
+        runtime,
         _cut_off(model) if has_custom_op else model,
-        model.label,
         num_threads=1,
         experimental_op_resolver_type=_resolver_type(
-            runtime
+            import_runtime(runtime)
         ).BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
+    _allocate(interpreter, runtime, model.label)
     counts = collections.Counter(
         operator["op_name"] for operator in interpreter._get_ops_details()
     )
@@ -277,18 +271,6 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     )
 
 
-def _import_runtime() -> tuple[ModuleType, str]:
-    for module, distribution in _RUNTIMES:
-        try:
-            return importlib.import_module(module), distribution
-        except ModuleNotFoundError:
-            continue
-    raise MissingExtraError(
-        "no TFLite interpreter is installed; run: pip install ai-edge-litert "
-        "(tflite-runtime on 32-bit ARM)"
-    )
-
-
 def _resolver_type(runtime: ModuleType) -> Any:
     return (
         runtime.OpResolverType
@@ -297,29 +279,11 @@ def _resolver_type(runtime: ModuleType) -> Any:
     )
 
 
-def _load_delegate(library: str) -> Any:
-    runtime, _ = _import_runtime()
-    load = (
-        runtime.load_delegate
-        if hasattr(runtime, "load_delegate")
-        else runtime.experimental.load_delegate
-    )
-    try:
-        # The runtimes' own Delegate leaves a traceback on stderr if this fails.
-        ctypes.CDLL(library)
-        return load(library)
-    except (OSError, ValueError, RuntimeError) as error:
-        found = "" if Path(library).exists() else "; no such file"
-        raise UsageError(
-            f"delegate {library!r} cannot be loaded ({error}{found}); give the path "
-            "of a TFLite external delegate, or none for the CPU"
-        ) from None
-
-
-def _native_delegate() -> Any | None:
+def _native_delegate(runtime: ModuleType) -> Any | None:
     """Loads what brings the custom op, None where it cannot be had."""
     try:
-        return _load_delegate(str(find_library()))
+        path = str(find_library())
+        return load_delegate(runtime, Delegate(path, path))
     except DeepLabEdgeError as error:
         _say_once(str(error))
         return None
@@ -343,24 +307,78 @@ def _cut_off(model: ModelFile) -> ModelFile:
         raise ModelFileError(f"{model.label}: {error}") from None
 
 
-def _make_interpreter(model: ModelFile, label: str, **options: Any) -> Any:
-    runtime, distribution = _import_runtime()
+def _make_interpreter(
+    runtime: Runtime,
+    model: ModelFile,
+    *,
+    delegate: Delegate | None = None,
+    **options: Any,
+) -> Any:
+    module = import_runtime(runtime)
     try:
-        with hidden_stderr():  # LiteRT announces its delegate
-            interpreter = runtime.Interpreter(model_content=model.graph, **options)
+        # LiteRT announces its delegate, TensorFlow that its interpreter will move.
+        with hidden_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return module.Interpreter(model_content=model.graph, **options)
+    except (ValueError, RuntimeError) as error:
+        if delegate is None:
+            raise _refusal(runtime, model.label, error) from None
+        raise UsageError(
+            f"{model.label}: {delegate.label} cannot take this graph in "
+            f"{runtime.name} ({_one_line(error)}); without it the CPU computes"
+        ) from None
+
+
+def _allocate(interpreter: Any, runtime: Runtime, label: str) -> None:
+    """Makes an interpreter ready; only then does XNNPACK take its part."""
+    try:
+        with hidden_stderr():
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        hint = ""
-        if _EDGE_TPU_OP in reason:
-            hint = (
-                "; it is compiled for the Edge TPU: give its delegate, "
-                "libedgetpu.so.1, or run the file it was compiled of"
-            )
-        raise ModelFileError(
-            f"{label}: {distribution} cannot run this graph ({reason}){hint}"
-        ) from None
-    return interpreter
+        raise _refusal(runtime, label, error) from None
+
+
+def _refusal(runtime: Runtime, label: str, error: Exception) -> ModelFileError:
+    reason = _one_line(error)
+    hint = ""
+    if EDGE_TPU_OP in reason:
+        hint = (
+            "; it is compiled for the Edge TPU: give its delegate, "
+            "libedgetpu.so.1, or run the file it was compiled of"
+        )
+    return ModelFileError(
+        f"{label}: {runtime.name} cannot run this graph ({reason}){hint}"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _count_parts(interpreter: Any) -> int:
+    """Counts the parts of the graph that delegates have taken."""
+    ops = interpreter._get_ops_details()
+    return sum(op["op_name"] == "DELEGATE" for op in ops)
+
+
+def _report(
+    runtime: Runtime, num_threads: int, delegate: Delegate | None, *, has_xnnpack: bool
+) -> EngineReport:
+    notes = ()
+    if delegate is None and not has_xnnpack:
+        notes = (
+            f"XNNPACK takes nothing of this graph in {runtime.name}, so the slower "
+            "kernels of the runtime compute",
+        )
+    name = XNNPACK if has_xnnpack else "builtin"
+    return EngineReport(
+        runtime.name,
+        runtime_version(runtime),
+        num_threads,
+        delegate=name if delegate is None else delegate.name,
+        library=None if delegate is None else delegate.library,
+        notes=notes,
+    )
 
 
 def _details_of(

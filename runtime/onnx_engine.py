@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError
+from deeplab2_edge.errors import ModelFileError
 from deeplab2_edge.model_file import (
     ONNX,
     InputSpec,
     ModelFile,
     OutputSpec,
+    check_graph,
     read_model_file,
 )
 from deeplab2_edge.onnx_file import summarize
@@ -70,11 +71,8 @@ class OnnxEngine:
             )
         self.model = model
         self.num_threads = check_threads(num_threads)
-        try:
-            summary = summarize(model.graph)
-            summary.check_self_contained()
-        except DeepLabEdgeError as error:
-            raise ModelFileError(f"{label}: {error}") from None
+        check_graph(model)
+        summary = summarize(model.graph)
         self._lock = threading.Lock()
         self._session = _make_session(model.graph, label, self.num_threads)
         self._inputs = _match(

@@ -176,7 +176,7 @@ def test_tensors_of_other_shape_or_type_are_refused() -> None:
     for changes, message in (
         (
             {"inputs": {keys.IMAGE: dataclasses.replace(pixels, dtype="int8")}},
-            "input image is float32 .*; its metadata says int8",
+            "inputs.image is float32 .*; its metadata says int8",
         ),
         (
             {
@@ -185,7 +185,7 @@ def test_tensors_of_other_shape_or_type_are_refused() -> None:
                     keys.OFFSET_MAP: dataclasses.replace(head, shape=(9, 17, 2)),
                 }
             },
-            r"offset_map is float32 .*; its metadata says \[1, 9, 17, 2\]",
+            r"offset_map is float32 .*; its metadata says float32 \[1, 9, 17, 2\]",
         ),
         (
             {
