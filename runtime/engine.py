@@ -16,6 +16,7 @@ from deeplab2_edge.errors import UsageError
 from deeplab2_edge.model_file import ONNX, ModelFile, ModelMetadata, read_model_file
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.preprocess import PlacedImage
+from deeplab2_edge.runtime.runtimes import choose_runtime
 
 _MAX_DEFAULT_THREADS = 4  # more rarely helps a network of this size
 
@@ -61,17 +62,36 @@ def open_engine(
     *,
     num_threads: int | None = None,
     delegate: str | None = None,
+    delegate_options: Mapping[str, str] | None = None,
+    runtime: str | None = None,
+    falls_back: bool = True,
 ) -> Engine:
-    """Opens a model file with the engine of its format.
+    """Opens a model file with an engine of this machine.
+
+    A delegate first runs the file's self test, or without one a fixed image, in another
+    process, and must compute what the CPU computes, within the bounds of
+    `runtime.comparison`. If it does not, or takes nothing of the graph, the CPU is used
+    and the reason stands in `engine.report` and, once, in the log.
 
     Args:
         source: A path, or a file already read with `read_model_file`.
         num_threads: Of the engine; default: the usable cores, at most 4.
-        delegate: Path of an external delegate library; TFLite files only.
+        delegate: `edgetpu`, `gpu`, or the path of an external delegate library; `cpu`
+            or `none` for the CPU; `xnnpack` for the CPU too, but not without XNNPACK.
+            Default: `edgetpu` for files compiled for it, else the CPU. TFLite files
+            only.
+        delegate_options: For the delegate's library.
+        runtime: `ai-edge-litert`, `tflite-runtime`, `tensorflow` or `onnxruntime`;
+            default: the first that is installed and runs the file.
+        falls_back: Whether the CPU replaces a delegate that computes something else,
+            instead of leaving it to the caller to judge it.
+
+    Returns:
+        An engine with an `EngineReport` as `report`.
 
     Raises:
         ModelFileError: If the file is not ours, damaged or refused by the engine.
-        UsageError: If `num_threads` or `delegate` cannot be used.
+        UsageError: If `num_threads`, `delegate` or `runtime` cannot be used.
         MissingExtraError: If the engine is not installed.
     """
     model = source if isinstance(source, ModelFile) else read_model_file(source)
@@ -83,10 +103,18 @@ def open_engine(
             )
         from deeplab2_edge.runtime.onnx_engine import OnnxEngine
 
+        choose_runtime(ONNX, runtime, label=model.label)
         return OnnxEngine(model, num_threads=num_threads)
-    from deeplab2_edge.runtime.interpreter import LiteRtEngine
+    from deeplab2_edge.runtime.delegated import open_tflite
 
-    return LiteRtEngine(model, num_threads=num_threads, delegate=delegate)
+    return open_tflite(
+        model,
+        num_threads=num_threads,
+        delegate=delegate,
+        delegate_options=delegate_options,
+        runtime=runtime,
+        falls_back=falls_back,
+    )
 
 
 def self_test(engine: Engine, model: ModelFile) -> dict[str, float] | None:

@@ -128,6 +128,7 @@ class LiteRtEngine:
         label = model.label
         if model.format != TFLITE:
             raise ModelFileError(f"{label}: {model.format}; LiteRT runs TFLite files")
+        check_graph(model)
         self.model = model
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
@@ -247,6 +248,7 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     Raises:
         ModelFileError: If the interpreter refuses the graph.
     """
+    check_graph(model)
     runtime = choose_runtime(TFLITE, label=model.label)
     has_custom_op = model.metadata.merge_place == CUSTOM_OP
     interpreter = _make_interpreter(

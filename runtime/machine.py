@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from deeplab2_edge.errors import UsageError
-from deeplab2_edge.runtime.interpreter import runtime_info
+from deeplab2_edge.runtime.runtimes import runtime_info
 from deeplab2_edge.version import __version__
 
 # Set it to 1 where a whole machine is emulated, which looks like a real one.

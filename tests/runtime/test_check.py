@@ -14,8 +14,9 @@ from deeplab2_edge.model_file import (
     ModelFile,
     read_model_file,
 )
-from deeplab2_edge.runtime import check
-from deeplab2_edge.runtime.check import Measurement, check_model, format_self_test
+from deeplab2_edge.runtime import comparison
+from deeplab2_edge.runtime.check import check_model, format_self_test
+from deeplab2_edge.runtime.comparison import Measurement, compare_outputs
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL
 
 
@@ -53,15 +54,18 @@ def test_nonsense_fails_in_every_mode() -> None:
 
 
 def test_values_that_are_not_finite_fail() -> None:
-    assert not Measurement("x", check.LARGEST, float("nan"), 0.2).is_kept
-    assert Measurement("x", check.LARGEST, float("nan"), 0.2).to_json()["found"] is None
+    assert not Measurement("x", comparison.LARGEST, float("nan"), 0.2).is_kept
+    assert (
+        Measurement("x", comparison.LARGEST, float("nan"), 0.2).to_json()["found"]
+        is None
+    )
 
 
 def test_without_golden_values_must_be_finite() -> None:
     model = dataclasses.replace(read_model_file(FLOAT_MODEL), golden=None)
     test = check_model(model)
     assert test.passed and not test.has_golden
-    assert {m.kind for m in test.measurements} == {check.NOT_FINITE}
+    assert {m.kind for m in test.measurements} == {comparison.NOT_FINITE}
 
 
 def test_maps_are_compared_by_class() -> None:
@@ -71,17 +75,21 @@ def test_maps_are_compared_by_class() -> None:
     expected = np.full((4, 5), 2001, np.int32)
     expected[0, 0] = 1000
     found = np.full((4, 5), 2002, np.int32)  # another number, the same class
-    golden = Golden({}, {keys.PANOPTIC_PRED: expected, keys.INSTANCE_PRED: expected})
-    of_maps = dataclasses.replace(model, metadata=metadata, golden=golden)
-    outputs = {keys.PANOPTIC_PRED: found, keys.INSTANCE_PRED: found}
-    (measured,) = check._compare(of_maps, outputs, (0.1, 0.1, 0.1))
-    assert (measured.kind, measured.found) == (check.OTHER_CLASS, 1 / 20)
+    maps = keys.PANOPTIC_PRED, keys.INSTANCE_PRED
+    object.__setattr__(metadata, "outputs", dict.fromkeys(maps))
+    (measured,) = compare_outputs(
+        metadata,
+        dict.fromkeys(maps, expected),
+        dict.fromkeys(maps, found),
+        has_delegate=False,
+    )
+    assert (measured.kind, measured.found) == (comparison.OTHER_CLASS, 1 / 20)
 
 
 def test_beside_a_custom_op_heads_are_compared() -> None:
     model = read_model_file(FLOAT_MODEL)
     assert model.golden is not None
     metadata = dataclasses.replace(model.metadata, merge_place=CUSTOM_OP)
-    of_op = dataclasses.replace(model, metadata=metadata)
-    found = list(check._compare(of_op, model.golden.heads, (0.1, 0.1, 0.1)))
-    assert {m.kind for m in found} == {check.LARGEST, check.TYPICAL}
+    heads = model.golden.heads
+    found = compare_outputs(metadata, heads, heads, has_delegate=False)
+    assert {m.kind for m in found} == {comparison.LARGEST, comparison.TYPICAL}
