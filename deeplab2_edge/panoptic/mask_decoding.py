@@ -156,16 +156,8 @@ def decode_masks(
         Wang et al., MaX-DeepLab, CVPR 2021, arXiv:2012.00759 (pixelwise).
         Li et al., Panoptic SegFormer, CVPR 2022, arXiv:2109.03814 (maskwise).
     """
-    _check_logits(mask_logits, class_logits, settings)
-    probabilities = _softmax(class_logits.astype(np.float32))[:, :-1]
-    class_index = probabilities.argmax(axis=1)
-    classes = _Classes(
-        ids=class_order(
-            probabilities.shape[1], settings.thing_ids, settings.ignore_label
-        )[class_index],
-        is_thing=class_index < len(settings.thing_ids),
-        confidence=probabilities.max(axis=1),
-    )
+    check_logits(mask_logits, class_logits, settings)
+    classes = classes_of_masks(class_logits, settings)
     decode = _pixelwise if settings.maskwise is None else _maskwise
     return decode(mask_logits, classes, canvas, settings)
 
@@ -195,25 +187,118 @@ def class_order(
 
 
 @dataclass(frozen=True, eq=False)
-class _Classes:
-    """Says what each of `N` masks is, and how sure that is."""
+class MaskClasses:
+    """Says what each of `N` masks is, and how sure that is.
+
+    Attributes:
+        ids: `[N]` int32 class ids.
+        is_thing: `[N]` bool.
+        confidence: `[N]` float32 class probabilities.
+    """
 
     ids: NDArray[np.int32]
     is_thing: NDArray[np.bool_]
     confidence: NDArray[np.float32]
 
-    def reordered(self, order: NDArray[np.intp]) -> "_Classes":
-        return _Classes(self.ids[order], self.is_thing[order], self.confidence[order])
+    def reordered(self, order: NDArray[np.intp]) -> "MaskClasses":
+        """Gives the same masks in another order."""
+        return MaskClasses(
+            self.ids[order], self.is_thing[order], self.confidence[order]
+        )
+
+    def detected(self, settings: MaskSettings) -> NDArray[np.intp]:
+        """Lists the masks whose class is certain by the pixelwise rules."""
+        threshold = np.float32(settings.transformer_class_confidence_threshold)
+        return np.flatnonzero(self.confidence >= threshold)
+
+
+def classes_of_masks(
+    class_logits: NDArray[np.float32], settings: MaskSettings
+) -> MaskClasses:
+    """Finds the best class of each mask; void does not count.
+
+    Args:
+        class_logits: `[N, K + 1]`, void last.
+        settings: Names the things.
+    """
+    probabilities = _softmax(class_logits.astype(np.float32))[:, :-1]
+    class_index = probabilities.argmax(axis=1)
+    order = class_order(
+        probabilities.shape[1], settings.thing_ids, settings.ignore_label
+    )
+    return MaskClasses(
+        ids=order[class_index],
+        is_thing=class_index < len(settings.thing_ids),
+        confidence=probabilities.max(axis=1),
+    )
+
+
+def confidence_of_best(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Computes the largest softmax probability along the last axis of `[..., N]`."""
+    top = logits.max(axis=-1, keepdims=True)
+    confidence: NDArray[np.float32] = 1 / np.exp(logits - top).sum(axis=-1)
+    return confidence
+
+
+def panoptic_of_masks(
+    area_px: NDArray[np.integer], classes: MaskClasses, settings: MaskSettings
+) -> NDArray[np.int32]:
+    """Gives the panoptic id of each mask; void where areas are below their limits.
+
+    Args:
+        area_px: `[N]` pixels of each mask.
+        classes: Of the masks.
+        settings: Limits and divisor.
+    """
+    stuff_area_px = np.bincount(classes.ids, weights=area_px * ~classes.is_thing)
+    is_kept = np.where(
+        classes.is_thing,
+        area_px >= settings.thing_area_limit,
+        stuff_area_px[classes.ids] >= settings.stuff_area_limit,
+    )
+    number = np.where(classes.is_thing, np.arange(1, len(area_px) + 1), 0)
+    void = settings.ignore_label * settings.label_divisor
+    return np.where(
+        is_kept, classes.ids * settings.label_divisor + number, void
+    ).astype(np.int32)
+
+
+def check_logits(
+    mask_logits: NDArray[np.generic],
+    class_logits: NDArray[np.generic],
+    settings: MaskSettings,
+) -> None:
+    """Checks that logits of any type fit each other and the settings.
+
+    Raises:
+        UsageError: If not.
+    """
+    if mask_logits.ndim != 3 or 0 in mask_logits.shape:
+        raise UsageError(f"mask_logits has shape {mask_logits.shape}; expected [h,w,N]")
+    num_masks, num_things = mask_logits.shape[-1], len(settings.thing_ids)
+    if (
+        class_logits.ndim != 2
+        or class_logits.shape[0] != num_masks
+        or class_logits.shape[1] < max(num_things + 1, 2)
+    ):
+        raise UsageError(
+            f"class_logits has shape {class_logits.shape}; expected [{num_masks}, K+1] "
+            f"beside {num_masks} masks and with K of at least {max(num_things, 1)}"
+        )
+    if num_masks >= settings.label_divisor:
+        raise UsageError(
+            f"label_divisor is {settings.label_divisor}; it must be above the number "
+            f"of masks, {num_masks}"
+        )
 
 
 def _pixelwise(
     mask_logits: NDArray[np.float32],
-    classes: _Classes,
+    classes: MaskClasses,
     canvas: tuple[int, int],
     settings: MaskSettings,
 ) -> MaskMaps:
-    threshold = np.float32(settings.transformer_class_confidence_threshold)
-    detected = np.flatnonzero(classes.confidence >= threshold)
+    detected = classes.detected(settings)
     best = np.zeros(canvas, np.int32)
     winner = np.zeros(canvas, np.int32)
     confidence = np.zeros(canvas, np.float32)
@@ -224,11 +309,11 @@ def _pixelwise(
             continue
         top_of_all = logits.max(axis=-1)
         if detected.size < logits.shape[-1]:
-            logits = logits[..., detected]
+            # In C order, which decides the order of sums.
+            logits = np.take(logits, detected, axis=-1)
         winner[rows] = detected[logits.argmax(axis=-1)]
-        top = logits.max(axis=-1)
-        confidence[rows] = 1 / np.exp(logits - top[..., np.newaxis]).sum(axis=-1)
-        is_confident[rows] = top == top_of_all
+        confidence[rows] = confidence_of_best(logits)
+        is_confident[rows] = logits.max(axis=-1) == top_of_all
     is_confident &= confidence > np.float32(settings.pixel_confidence_threshold)
     return MaskMaps(
         panoptic=_merge(winner, is_confident, classes, settings),
@@ -242,7 +327,7 @@ def _pixelwise(
 
 def _maskwise(
     mask_logits: NDArray[np.float32],
-    classes: _Classes,
+    classes: MaskClasses,
     canvas: tuple[int, int],
     settings: MaskSettings,
 ) -> MaskMaps:
@@ -343,22 +428,12 @@ def _paste(
 def _merge(
     winner: NDArray[np.int32],
     is_confident: NDArray[np.bool_],
-    classes: _Classes,
+    classes: MaskClasses,
     settings: MaskSettings,
 ) -> NDArray[np.int32]:
-    num_masks = len(classes.ids)
-    area_px = np.bincount(winner[is_confident], minlength=num_masks)
-    stuff_area_px = np.bincount(classes.ids, weights=area_px * ~classes.is_thing)
-    is_kept = np.where(
-        classes.is_thing,
-        area_px >= settings.thing_area_limit,
-        stuff_area_px[classes.ids] >= settings.stuff_area_limit,
-    )
-    number = np.where(classes.is_thing, np.arange(1, num_masks + 1), 0)
+    area_px = np.bincount(winner[is_confident], minlength=len(classes.ids))
+    panoptic_of_mask = panoptic_of_masks(area_px, classes, settings)
     void = settings.ignore_label * settings.label_divisor
-    panoptic_of_mask = np.where(
-        is_kept, classes.ids * settings.label_divisor + number, void
-    )
     return np.where(is_confident, panoptic_of_mask[winner], void).astype(np.int32)
 
 
@@ -370,27 +445,3 @@ def _softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:
     result: NDArray[np.float32] = np.exp(x - x.max(axis=-1, keepdims=True))
     result /= result.sum(axis=-1, keepdims=True)
     return result
-
-
-def _check_logits(
-    mask_logits: NDArray[np.float32],
-    class_logits: NDArray[np.float32],
-    settings: MaskSettings,
-) -> None:
-    if mask_logits.ndim != 3 or 0 in mask_logits.shape:
-        raise UsageError(f"mask_logits has shape {mask_logits.shape}; expected [h,w,N]")
-    num_masks, num_things = mask_logits.shape[-1], len(settings.thing_ids)
-    if (
-        class_logits.ndim != 2
-        or class_logits.shape[0] != num_masks
-        or class_logits.shape[1] < max(num_things + 1, 2)
-    ):
-        raise UsageError(
-            f"class_logits has shape {class_logits.shape}; expected [{num_masks}, K+1] "
-            f"beside {num_masks} masks and with K of at least {max(num_things, 1)}"
-        )
-    if num_masks >= settings.label_divisor:
-        raise UsageError(
-            f"label_divisor is {settings.label_divisor}; it must be above the number "
-            f"of masks, {num_masks}"
-        )

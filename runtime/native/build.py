@@ -18,14 +18,28 @@ from deeplab2_edge.files import atomic_write
 LIBRARY_VARIABLE = "DEEPLAB2_EDGE_NATIVE"
 COMPILER_VARIABLE = "CXX"
 
-_SOURCES = ("panoptic_merge.cpp", "tflite_delegate.cpp", "transforms.cpp")
-_HEADERS = ("axis.h", "panoptic_merge.h", "tflite_abi.h", "transforms.h")
+_SOURCES = (
+    "masks.cpp",
+    "panoptic_merge.cpp",
+    "tflite_delegate.cpp",
+    "transforms.cpp",
+)
+_HEADERS = (
+    "axis.h",
+    "floats4.h",
+    "masks.h",
+    "panoptic_merge.h",
+    "parallel.h",
+    "tflite_abi.h",
+    "transforms.h",
+)
 _COMPILERS = ("g++", "clang++", "c++")
 # Products and sums are not contracted: the bits would be others than NumPy's.
 _FLAGS = (
     "-std=c++17",
     "-O3",
     "-fPIC",
+    "-pthread",
     "-shared",
     "-fvisibility=hidden",
     "-ffp-contract=off",
