@@ -242,12 +242,8 @@ def _logits_at(
     The float32 steps are those of `panoptic.resize.resize_bilinear`.
     """
     rows, columns = np.divmod(pixels, canvas[1])
-    top, bottom, y_weight = (
-        a[rows] for a in source_positions(head.values.shape[0], canvas[0])
-    )
-    left, right, x_weight = (
-        a[columns] for a in source_positions(head.values.shape[1], canvas[1])
-    )
+    top, bottom, y_weight = source_positions(head.values.shape[0], canvas[0])
+    left, right, x_weight = source_positions(head.values.shape[1], canvas[1])
 
     def at(y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.float32]:
         return RawHead(head.values[y, x], head.scale, head.zero_point).real()
@@ -257,9 +253,11 @@ def _logits_at(
     ) -> NDArray[np.float32]:
         return (b - a) * weight[:, np.newaxis] + a
 
-    on_left = lerp(at(top, left), at(bottom, left), y_weight)
-    on_right = lerp(at(top, right), at(bottom, right), y_weight)
-    return lerp(on_left, on_right, x_weight)
+    on_left, on_right = (
+        lerp(at(top[rows], x), at(bottom[rows], x), y_weight[rows])
+        for x in (left[columns], right[columns])
+    )
+    return lerp(on_left, on_right, x_weight[columns])
 
 
 def _check(code: int) -> None:
