@@ -15,6 +15,7 @@ _TOKEN_BYTES = 16
 _MIN_TOKEN = 12
 # What needs no escape in an address and is a legal value of a cookie.
 _TOKEN = re.compile(rf"[A-Za-z0-9._~-]{{{_MIN_TOKEN},256}}")
+_PURPOSE = b"cookie of the live view"
 # Addresses that are remembered; the one not seen for longest is forgotten.
 _MAX_ADDRESSES = 1024
 
@@ -22,9 +23,9 @@ _MAX_ADDRESSES = 1024
 class Gate:
     """Knows who has the token.
 
-    A browser shows the token once, in the address, and gets a cookie. The cookie holds
-    another secret, so that a server on another port of this host, to which browsers
-    send it as well, does not learn the token.
+    A browser shows the token once, in the address, and gets a cookie. Browsers send
+    cookies to all ports of a host, so this one holds what follows from the token, but
+    not the token. It stays valid when a run with the same token starts again.
 
     Args:
         token: Letters, digits and `-._~`, at least 12; `auto` makes one; None lets
@@ -44,7 +45,7 @@ class Gate:
                 "makes a good one"
             )
         self.token = token
-        self.session = secrets.token_urlsafe(_TOKEN_BYTES)
+        self.session = hmac.new((token or "").encode(), _PURPOSE, "sha256").hexdigest()
 
     @property
     def is_open(self) -> bool:

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 MAX_HEAD_BYTES = 8 * 1024
 _MAX_LINE_BYTES = 2 * 1024
@@ -50,7 +49,7 @@ class Request:
 
     Attributes:
         method: `GET` or `HEAD`.
-        path: Starts with `/`; without the query.
+        path: Starts with `/`; as it was sent, without the query.
         query: The first value of each name.
         headers: By name in lower case.
         keeps_alive: Whether the client wants to ask again on this connection.
@@ -63,12 +62,12 @@ class Request:
     keeps_alive: bool
 
     def cookie(self, name: str) -> str | None:
-        """Gives the value of a cookie."""
-        try:
-            found = SimpleCookie(self.headers.get("cookie", "")).get(name)
-        except CookieError:
-            return None
-        return found.value if found is not None else None
+        """Gives a cookie; those of other servers here may look like anything."""
+        for part in self.headers.get("cookie", "").split(";"):
+            found, _, value = part.strip().partition("=")
+            if found == name:
+                return value
+        return None
 
     @property
     def bearer(self) -> str | None:
@@ -171,13 +170,15 @@ def parse_head(data: bytes) -> Request:
         raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "requests have no body here")
     if "host" not in headers:
         raise Refusal(HTTPStatus.BAD_REQUEST, "the header Host is missing")
-    # A target such as //host/path must not be taken for a host.
-    parts = urlsplit("http://host" + target)
-    query = {k: v[0] for k, v in parse_qs(parts.query, max_num_fields=16).items()}
+    path, _, text = target.partition("?")
+    try:
+        query = {k: v[0] for k, v in parse_qs(text, max_num_fields=16).items()}
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "too many parameters") from None
     wish = headers.get("connection", "").lower()
     return Request(
         method=method,
-        path=unquote(parts.path),
+        path=path,
         query=query,
         headers=headers,
         keeps_alive="keep-alive" in wish if version == "0" else "close" not in wish,

@@ -18,8 +18,9 @@ from deeplab2_edge.runtime.serve.address import (
     listen,
     resolve,
 )
+from deeplab2_edge.runtime.serve.connection import Limits
 from deeplab2_edge.runtime.serve.newest import Newest
-from deeplab2_edge.runtime.serve.server import Limits, Server
+from deeplab2_edge.runtime.serve.server import Server
 
 _REQUESTS_PER_S = 100.0
 _REQUEST_S = 10.0

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from deeplab2_edge.runtime.serve.access import Allowance, Gate
 from deeplab2_edge.runtime.serve.address import Listener, is_known_host, known_names
+from deeplab2_edge.runtime.serve.connection import Connection, Limits, TooSlow
 from deeplab2_edge.runtime.serve.http import (
     MAX_HEAD_BYTES,
     Refusal,
@@ -27,31 +26,10 @@ _CONNECTIONS_PER_CLIENT = 4
 # noticed, and a page notices that the server has.
 _HEARTBEAT_S = 2.0
 _GOODBYE_S = 0.3
-# Of what a refused client still sends; unread bytes would make the kernel throw the
-# refusal away.
-_LEFTOVER_S = 0.5
-_LEFTOVER_BYTES = 64 * 1024
 _BOUNDARY = "frame"
 _JSON = "application/json"
 
 _log = logging.getLogger("deeplab2_edge.serve")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Says what clients may take.
-
-    Attributes:
-        clients: Streams at once; a page is one.
-        requests_per_s: Of one address, on the average.
-        request_s: Within which a request must be there, whole.
-        answer_s: Within which a client must have taken what is sent to it.
-    """
-
-    clients: int
-    requests_per_s: float
-    request_s: float
-    answer_s: float
 
 
 class Server:
@@ -105,12 +83,12 @@ class Server:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        connection = _Connection(reader, writer, self._limits)
+        connection = Connection(reader, writer, self._limits)
         try:
             await self._converse(connection)
         except (ConnectionError, asyncio.CancelledError):
             pass  # it left, or the server ends
-        except _TooSlow:
+        except TooSlow:
             self.num_dropped += 1
             _log.debug("%s: dropped, too slow", connection.address)
         except Exception:
@@ -119,10 +97,11 @@ class Server:
             writer.transport.abort()
             self._connections.discard(task)
 
-    async def _converse(self, connection: "_Connection") -> None:
+    async def _converse(self, connection: Connection) -> None:
         """Answers the requests of one connection, one after the other."""
         is_first = True
         while True:
+            request = None
             try:
                 request = await self._receive(connection, is_first=is_first)
                 if request is None:
@@ -132,13 +111,15 @@ class Server:
             except Refusal as refusal:
                 self.num_refused += 1
                 _log.debug("%s: refused, %s", connection.address, refusal)
-                answer = refuse(refusal).encode(with_body=True, keeps_alive=False)
-                await connection.part(answer)
+                has_body = request is None or request.method != "HEAD"
+                await connection.part(
+                    refuse(refusal).encode(with_body=has_body, keeps_alive=False)
+                )
                 return
             is_first = False
 
     async def _receive(
-        self, connection: "_Connection", *, is_first: bool
+        self, connection: Connection, *, is_first: bool
     ) -> Request | None:
         if len(self._connections) > self._limits.clients * _CONNECTIONS_PER_CLIENT:
             raise Refusal(
@@ -167,7 +148,7 @@ class Server:
             )
         return request
 
-    async def _answer(self, connection: "_Connection", request: Request) -> bool:
+    async def _answer(self, connection: Connection, request: Request) -> bool:
         """Answers a request; says whether another may follow."""
         self._check_origin(request)
         if request.path == "/healthz":
@@ -261,7 +242,7 @@ class Server:
         return text if document is None else text[:-1] + b"," + document[1:]
 
     async def _stream(
-        self, connection: "_Connection", request: Request, headers: dict[str, str]
+        self, connection: Connection, request: Request, headers: dict[str, str]
     ) -> None:
         """Sends frame after frame until the client goes or the server ends.
 
@@ -288,26 +269,30 @@ class Server:
         finally:
             self.num_clients -= 1
 
-    async def _send_events(self, connection: "_Connection") -> None:
+    async def _send_events(self, connection: Connection) -> None:
         number = 0
         while self._newest.state != "ended":
             document = None
             try:
-                frame = await _within(self._newest.newer_than(number), _HEARTBEAT_S)
+                frame = await asyncio.wait_for(
+                    self._newest.newer_than(number), _HEARTBEAT_S
+                )
                 if frame is not None:
                     document, number = await self._newest.json(frame), frame.number
             except asyncio.TimeoutError:
                 pass
             await connection.send(b"data: " + self._status(document) + b"\n\n")
 
-    async def _send_video(self, connection: "_Connection") -> None:
+    async def _send_video(self, connection: Connection) -> None:
         number = 0
         # Browsers show a picture when the next boundary comes, so that follows at once.
         start = f"--{_BOUNDARY}\r\n".encode()
         await connection.send(start)
         while self._newest.state != "ended":
             try:
-                frame = await _within(self._newest.newer_than(number), _HEARTBEAT_S)
+                frame = await asyncio.wait_for(
+                    self._newest.newer_than(number), _HEARTBEAT_S
+                )
             except asyncio.TimeoutError:
                 frame = self._newest.current()  # once more, as a sign of life
             if frame is None:
@@ -315,64 +300,3 @@ class Server:
             jpeg, number = await self._newest.jpeg(frame), frame.number
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             await connection.send(head.encode() + jpeg + b"\r\n" + start)
-
-
-class _TooSlow(Exception):
-    """Says that a client does not take what is sent to it."""
-
-
-class _Connection:
-    """Is a client's connection, of which little is ever waiting to be sent."""
-
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        limits: Limits,
-    ) -> None:
-        peer = writer.get_extra_info("peername")
-        self.reader = reader
-        self.address = str(peer[0]) if peer else "?"
-        self._writer = writer
-        self._limits = limits
-        # So `drain` waits until the kernel has all.
-        writer.transport.set_write_buffer_limits(high=0)
-
-    async def send(self, data: bytes) -> None:
-        """Sends bytes.
-
-        Raises:
-            _TooSlow: If the client does not take them in time.
-        """
-        self._writer.write(data)
-        try:
-            await _within(self._writer.drain(), self._limits.answer_s)
-        except asyncio.TimeoutError:
-            raise _TooSlow from None
-
-    async def respond(self, request: Request, response: Response) -> bool:
-        """Sends an answer; says whether another request may follow."""
-        await self.send(
-            response.encode(
-                with_body=request.method != "HEAD", keeps_alive=request.keeps_alive
-            )
-        )
-        return request.keeps_alive
-
-    async def part(self, data: bytes) -> None:
-        """Sends the last bytes and hears the client out, for a moment."""
-        await self.send(data)
-        self._writer.write_eof()
-        left = _LEFTOVER_BYTES
-        try:
-            while left > 0:
-                data = await _within(self.reader.read(left), _LEFTOVER_S)
-                if not data:
-                    return
-                left -= len(data)
-        except asyncio.TimeoutError:
-            return
-
-
-async def _within(awaitable: Awaitable[Any], seconds: float) -> Any:
-    return await asyncio.wait_for(awaitable, seconds)

@@ -4,6 +4,8 @@
 const MAX_ROWS = 100;
 const SILENCE_MS = 6000; // the server speaks every 2 s
 const RETRY_MS = 2000;
+const FIGURES_MS = 250; // digits that change faster cannot be read
+const REASONS = { 401: "token needed", 429: "too many requests", 503: "too many viewers" };
 
 const at = (id) => document.getElementById(id);
 const canvas = at("picture");
@@ -11,6 +13,7 @@ const canvas = at("picture");
 let events = null;
 let lastNews = 0;
 let news = null; // newest result
+let lastFigures = 0;
 let shown = { number: 0, result: null, blob: null };
 let isFetching = false;
 let isPaused = false;
@@ -33,17 +36,18 @@ function leave() {
   events = null;
 }
 
-function lose() {
+async function lose() {
   leave();
-  if (!hasEnded) say("lost", "connection lost");
   setTimeout(() => events ?? follow(), RETRY_MS);
+  if (hasEnded) return;
+  const answer = await fetch("events", { method: "HEAD" }).catch(() => null);
+  if (!events && !isPaused) say("lost", REASONS[answer?.status] ?? "connection lost");
 }
 
 function hear(status) {
   lastNews = performance.now();
   hasEnded = status.state === "ended";
   say(status.state, status.state);
-  at("fps").textContent = number(status.frames_per_second, 1);
   if (status.number) {
     news = status;
     fetchPicture();
@@ -84,8 +88,7 @@ function show(bitmap, blob, result) {
   at("save-picture").disabled = at("save-result").disabled = false;
   at("model").textContent = result.model;
   at("place").textContent = `${result.source} · frame ${result.index}`;
-  at("count").textContent = result.segments.length;
-  showStages(Object.entries(result.timings_ms));
+  if (performance.now() - lastFigures > FIGURES_MS) showFigures();
   showSegments(result.segments);
 }
 
@@ -98,8 +101,13 @@ function describe(segments) {
   return parts.length ? `Picture with ${parts.join(", ")}` : "Picture without segments";
 }
 
-function showStages(stages) {
+function showFigures() {
+  lastFigures = performance.now();
+  const { frames_per_second, segments, timings_ms } = shown.result;
+  const stages = Object.entries(timings_ms);
   const total = stages.reduce((sum, [, ms]) => sum + ms, 0);
+  at("fps").textContent = number(frames_per_second, 1);
+  at("count").textContent = segments.length;
   at("total").textContent = number(total, total < 100 ? 1 : 0);
   keep(at("stages"), stages, newStage, (row, [name, ms]) => {
     const [label, bar, value] = row.children;
@@ -163,7 +171,7 @@ function number(value, digits) {
 
 function say(state, text) {
   const pill = at("state");
-  if (pill.dataset.state === state) return; // a reader would say it again
+  if (pill.textContent === text) return; // a screen reader would say it again
   pill.dataset.state = state;
   pill.textContent = text;
 }
@@ -184,6 +192,7 @@ at("pause").addEventListener("click", () => {
   if (isPaused) {
     leave();
     say("paused", "paused");
+    if (shown.result) showFigures(); // those of the picture that stays
   } else {
     say("connecting", "connecting");
     follow();
