@@ -1,6 +1,7 @@
 """Small changes to finished flatbuffers."""
 
 import copy
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -23,12 +24,12 @@ def take_pixels(graph: bytes) -> bytes:
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    model = _unpack(graph)
+    model = unpack(graph)
     network = model.subgraphs[0]
     for entry in model.signatureDefs[0].inputs:
         if entry.name.decode() in PIXEL_INPUTS:
             _take_pixels(schema, model, network, int(entry.tensorIndex))
-    return _pack(model)
+    return pack(model)
 
 
 def prepare_float(graph: bytes, apart: Collection[int]) -> bytes:
@@ -38,7 +39,7 @@ def prepare_float(graph: bytes, apart: Collection[int]) -> bytes:
         graph: A flatbuffer of a float graph.
         apart: Places of ops that must not share constants with the others.
     """
-    model = _unpack(graph)
+    model = unpack(graph)
     network = model.subgraphs[0]
     for tensor in network.tensors:
         tensor.quantization = None
@@ -57,7 +58,7 @@ def prepare_float(graph: bytes, apart: Collection[int]) -> bytes:
             if tensor not in copies:
                 copies[tensor] = _copy_constant(model, network, tensor)
         op.inputs = [copies.get(int(i), int(i)) for i in op.inputs]
-    return _pack(model)
+    return pack(model)
 
 
 def expose(graph: bytes, tensors: Collection[int]) -> bytes:
@@ -67,11 +68,11 @@ def expose(graph: bytes, tensors: Collection[int]) -> bytes:
         graph: A flatbuffer.
         tensors: That ops of the graph give.
     """
-    model = _unpack(graph)
+    model = unpack(graph)
     network = model.subgraphs[0]
     outputs = dict.fromkeys([*(int(i) for i in network.outputs), *tensors])
     network.outputs = list(outputs)
-    return _pack(model)
+    return pack(model)
 
 
 def restore_signature(graph: bytes, original: bytes) -> bytes:
@@ -83,7 +84,7 @@ def restore_signature(graph: bytes, original: bytes) -> bytes:
         graph: A flatbuffer made from another, its inputs and outputs in the same order.
         original: The other flatbuffer.
     """
-    model, before = _unpack(graph), _unpack(original)
+    model, before = unpack(graph), unpack(original)
     for name in ("inputs", "outputs"):
         old = [int(i) for i in getattr(before.subgraphs[0], name)]
         new = [int(i) for i in getattr(model.subgraphs[0], name)]
@@ -93,7 +94,7 @@ def restore_signature(graph: bytes, original: bytes) -> bytes:
         }
         for entry in getattr(model.signatureDefs[0], name):
             entry.tensorIndex = new[places[entry.name]]
-    return _pack(model)
+    return pack(model)
 
 
 def _copy_constant(model: Any, network: Any, index: int) -> int:
@@ -148,6 +149,22 @@ def _kind(model: Any, op: Any) -> int:
     return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
 
 
+def kind_of(model: Any, op: Any) -> str:
+    """Gives the name of an op, for example `CONV_2D`."""
+    return _names()[_kind(model, op)]
+
+
+@functools.cache
+def _names() -> dict[int, str]:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    return {
+        number: name
+        for name, number in vars(schema.BuiltinOperator).items()
+        if isinstance(number, int)
+    }
+
+
 def _code(schema: Any, model: Any, kind: str) -> int:
     """Returns the place of an operator code, added if it is missing."""
     number = getattr(schema.BuiltinOperator, kind)
@@ -161,7 +178,7 @@ def _code(schema: Any, model: Any, kind: str) -> int:
     return len(model.operatorCodes) - 1
 
 
-def _unpack(graph: bytes) -> Any:
+def unpack(graph: bytes) -> Any:
     """Reads a flatbuffer; constants that lie behind it are taken in."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -174,7 +191,8 @@ def _unpack(graph: bytes) -> Any:
     return model
 
 
-def _pack(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
+    """Writes a flatbuffer."""
     flatbuffers = require("flatbuffers", extra="convert")
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")

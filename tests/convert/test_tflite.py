@@ -194,7 +194,7 @@ def test_real_int8_network_has_the_ops_it_should() -> None:
     counts = _small_network("int8")
     assert counts == {
         "CONV_2D": 67,
-        "MUL": 47,  # as float, 2 for each hard-swish, 1 bound of the heatmap
+        "MUL": 29,  # as float, 1 for each hard-swish, 1 bound of the heatmap
         "ADD": 25,  # as float, 1 for each hard-swish
         "DEPTHWISE_CONV_2D": 18,
         "MEAN": 10,
