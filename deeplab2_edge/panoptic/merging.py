@@ -110,17 +110,18 @@ def merge_semantic_and_instance(
 
 def _in_order_of_appearance(
     ids: NDArray[np.integer],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Lists the ids of `[M]` pixels in the order in which they first appear.
 
     Returns:
         `[M]` indices of small range that stand for the ids, and the indices present.
     """
-    index = ids.astype(np.int64)
+    # As wide as addresses: `bincount` takes nothing wider, and ARM may have 32 bits.
+    index = ids.astype(np.intp)
     if int(index.max()) > _MAX_DENSE_ID:
         index = np.unique(index, return_inverse=True)[1].reshape(-1)
     # Written backwards, so that the first pixel of an id is written last.
-    first_pixel = np.full(int(index.max()) + 1, -1, np.int64)
+    first_pixel = np.full(int(index.max()) + 1, -1, np.intp)
     first_pixel[index[::-1]] = np.arange(index.size)[::-1]
     present = np.flatnonzero(first_pixel >= 0)
     return index, present[np.argsort(first_pixel[present])]
@@ -128,8 +129,8 @@ def _in_order_of_appearance(
 
 def _number_instances(
     classes: NDArray[np.integer],
-    index: NDArray[np.int64],
-    order: NDArray[np.int64],
+    index: NDArray[np.intp],
+    order: NDArray[np.intp],
     num_classes: int,
     label_divisor: int,
 ) -> NDArray[np.int64]:

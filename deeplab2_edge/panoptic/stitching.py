@@ -352,7 +352,7 @@ def _overlaps(
     for panoptic in (first, second):
         ids = _instance_ids(panoptic, label_divisor)
         # What is no instance is collected beyond the last.
-        index = np.full(panoptic.size, len(ids), np.int64)
+        index = np.full(panoptic.size, len(ids), np.intp)
         pixels = np.flatnonzero(panoptic.reshape(-1) % label_divisor)
         index[pixels] = np.searchsorted(ids, panoptic.reshape(-1)[pixels])
         all_ids.append(ids)

@@ -150,8 +150,8 @@ class Canvas:
             opaque = visible & (warped[..., 3] > 127)
             if not label_gaps:
                 visible = opaque
-        factor = (*(float(c) for c in light), 1.0)
-        colors = cv2.multiply(warped, factor[: texture.shape[2]])[..., :3]
+        factor = (*(float(c) for c in light), 1.0)  # OpenCV 4.6 takes no fewer
+        colors = cv2.multiply(warped, factor)[..., :3]
         np.copyto(self.image[y0:y1, x0:x1], colors, where=opaque[..., None])
         np.copyto(self.panoptic[y0:y1, x0:x1], label, where=visible)
         np.copyto(buffer, inverse, where=visible)
