@@ -122,12 +122,27 @@ def write_model_file(
     metadata = dataclasses.replace(
         metadata, graph_sha256=hashlib.sha256(graph).hexdigest()
     )
-    packed = None if golden is None else pack_golden(golden)
-    join = _join_onnx if kind == ONNX else _join_tflite
-    content = join(graph, metadata.to_json(), packed)
+    content = join_file(kind, graph, metadata.to_json(), golden)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     return metadata
+
+
+def join_file(kind: str, graph: bytes, text: str, golden: Golden | None) -> bytes:
+    """Puts together what a model file consists of, without looking into it.
+
+    Args:
+        kind: `TFLITE` or `ONNX`.
+        graph: Of that format.
+        text: The metadata, with the digest of the graph.
+        golden: The self test, if there is one.
+
+    Raises:
+        ModelFileError: If properties cannot be added to an ONNX graph.
+    """
+    packed = None if golden is None else pack_golden(golden)
+    join = _join_onnx if kind == ONNX else _join_tflite
+    return join(graph, text, packed)
 
 
 def read_model_file(path: str | os.PathLike[str]) -> ModelFile:

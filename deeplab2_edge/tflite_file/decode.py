@@ -185,8 +185,12 @@ class _Decoder:
         start, length = self._counted(place, 1)
         if self._content[start + length : start + length + 1] != b"\0":
             raise ModelFileError(f"damaged: a text at byte {start} has no end")
-        text = self._content[start : start + length].decode("utf-8", "replace")
-        return text
+        try:
+            return self._content[start : start + length].decode()
+        except UnicodeDecodeError:
+            raise ModelFileError(
+                f"damaged: a text at byte {start} is not UTF-8"
+            ) from None
 
 
 def _default(kind: str) -> Any:
