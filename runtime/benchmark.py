@@ -1,10 +1,11 @@
 """Measures a model on this machine, each stage of a prediction apart."""
 
 import contextlib
+import functools
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from deeplab2_edge.images import read_image, write_png
 from deeplab2_edge.model_file import ModelFile, read_model_file
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.draw import put_text, text_size
-from deeplab2_edge.runtime.engine import default_threads, open_engine
+from deeplab2_edge.runtime.engine import Engine, default_threads, open_engine
+from deeplab2_edge.runtime.engine_report import EngineReport, report_of
 from deeplab2_edge.runtime.machine import (
     describe_machine,
     peak_memory_bytes,
@@ -69,12 +71,14 @@ class BenchmarkRun:
         load_ms: From the path to an engine that is ready.
         stages: By name, in the order of `timing.STAGES`.
         total: One image from file to drawing.
+        engine: What computed the network.
     """
 
     threads: int
     load_ms: float
     stages: dict[str, Timing]
     total: Timing
+    engine: EngineReport
 
     def to_dict(self) -> dict[str, Any]:
         """Gives the fields, ready for JSON."""
@@ -83,6 +87,7 @@ class BenchmarkRun:
             "load_ms": round(self.load_ms, 3),
             "stages": {name: t.to_dict() for name, t in self.stages.items()},
             "total": self.total.to_dict(),
+            "engine": self.engine.to_dict(),
         }
 
 
@@ -116,9 +121,9 @@ class BenchmarkReport:
         """Gives the report as documented for `benchmark --json`.
 
         `threads`, `load_ms`, `stages.{decode,preprocess,network,merge,draw}` and
-        `total` with `p50_ms`, `p90_ms`, `p99_ms` are those of the fastest run; all
-        runs are in `runs`. Beside them: `schema_version`, `model`, `machine`,
-        `input`, `repeats`, `peak_memory_bytes`.
+        `total` with `p50_ms`, `p90_ms`, `p99_ms`, and `engine`, are those of the
+        fastest run; all runs are in `runs`. Beside them: `schema_version`, `model`,
+        `machine`, `input`, `repeats`, `peak_memory_bytes`.
         """
         return {
             "schema_version": SCHEMA_VERSION,
@@ -140,6 +145,8 @@ def run_benchmark(
     repeats: int = 50,
     warmup: int = 5,
     delegate: str | None = None,
+    delegate_options: Mapping[str, str] | None = None,
+    runtime: str | None = None,
     quiet: bool = False,
 ) -> BenchmarkReport:
     """Measures load, decode, preprocess, network, merge and draw.
@@ -151,7 +158,9 @@ def run_benchmark(
             drawn street scene of the size of the canvas.
         repeats: Images to measure for each number of threads.
         warmup: Images before that, not counted.
-        delegate: Path of an external delegate library.
+        delegate: See `open_engine`, as for the two that follow.
+        delegate_options: For its library.
+        runtime: Of the file.
         quiet: Show no progress.
 
     Raises:
@@ -166,6 +175,13 @@ def run_benchmark(
         )
     model = read_model_file(model_path)
     machine = describe_machine()
+    open_with = functools.partial(
+        open_engine,
+        model_path,
+        delegate=delegate,
+        delegate_options=delegate_options,
+        runtime=runtime,
+    )
     with contextlib.ExitStack() as stack:
         if inputs:
             paths = _image_paths(inputs)
@@ -175,12 +191,11 @@ def run_benchmark(
         sizes = sorted({read_image(path).shape[:2] for path in paths})
         runs = tuple(
             _measure(
-                model_path,
+                open_with,
                 paths,
                 threads=count,
                 repeats=repeats,
                 warmup=warmup,
-                delegate=delegate,
                 quiet=quiet,
             )
             for count in (threads or [default_threads()])
@@ -198,7 +213,7 @@ def run_benchmark(
         },
         machine={
             **machine,
-            "delegate": delegate,
+            "delegate": runs[0].engine.delegate,
             "temperature_after_c": temperature_c(),
         },
         input={
@@ -272,18 +287,19 @@ def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
 
 
 def _measure(
-    model_path: str | os.PathLike[str],
+    open_with: Callable[..., Engine],
     paths: Sequence[Path],
     *,
     threads: int,
     repeats: int,
     warmup: int,
-    delegate: str | None,
     quiet: bool,
 ) -> BenchmarkRun:
     start = time.perf_counter_ns()
-    engine = open_engine(model_path, num_threads=threads, delegate=delegate)
+    engine = open_with(num_threads=threads)
     load_ms = (time.perf_counter_ns() - start) / 1e6
+    report = report_of(engine)
+    assert report is not None  # engines of files have one
     segmenter = PanopticSegmenter(engine)
     samples: list[list[float]] = []
     steps = progress(
@@ -306,6 +322,7 @@ def _measure(
         load_ms=load_ms,
         stages={name: _timing(table[:, n]) for n, name in enumerate(STAGES)},
         total=_timing(table.sum(axis=1)),
+        engine=report,
     )
 
 

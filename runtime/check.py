@@ -1,6 +1,7 @@
 """Checks that this machine computes what the maker of a model file computed."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from deeplab2_edge.runtime.comparison import (
     sample_inputs,
 )
 from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.engine_report import EngineReport, report_of
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class SelfTest:
             ran on a fixed image, and values must at least be finite.
         measurements: All of them.
         machine: Architecture of this machine.
+        engine: What computed.
     """
 
     has_golden: bool
     measurements: tuple[Measurement, ...]
     machine: str
+    engine: EngineReport
 
     @property
     def passed(self) -> bool:
@@ -40,6 +44,7 @@ class SelfTest:
             "has_golden": self.has_golden,
             "passed": self.passed,
             "architecture": self.machine,
+            "engine": self.engine.to_dict(),
             "measurements": [m.to_json() for m in self.measurements],
         }
 
@@ -49,6 +54,7 @@ def check_model(
     *,
     num_threads: int | None = None,
     delegate: str | None = None,
+    delegate_options: Mapping[str, str] | None = None,
     runtime: str | None = None,
 ) -> SelfTest:
     """Runs the self test of a file with this machine's runtime.
@@ -58,6 +64,7 @@ def check_model(
         num_threads: Of the engine.
         delegate: See `open_engine`; it is judged here, so nothing falls back to the
             CPU. Half floats are allowed to it.
+        delegate_options: See `open_engine`.
         runtime: See `open_engine`.
 
     Raises:
@@ -69,9 +76,12 @@ def check_model(
         model,
         num_threads=num_threads,
         delegate=delegate,
+        delegate_options=delegate_options,
         runtime=runtime,
         falls_back=False,
     )
+    report = report_of(engine)
+    assert report is not None  # engines of files have one
     found = engine.run(sample_inputs(model))
     if model.golden is None:
         measurements = check_finite(found)
@@ -80,9 +90,10 @@ def check_model(
             model.metadata,
             model.golden.heads,
             found,
-            has_delegate=delegate is not None,
+            has_delegate=report.library is not None,
         )
-    return SelfTest(model.golden is not None, measurements, platform.machine())
+    has_golden = model.golden is not None
+    return SelfTest(has_golden, measurements, platform.machine(), report)
 
 
 def format_self_test(test: SelfTest) -> str:

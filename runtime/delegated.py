@@ -58,11 +58,16 @@ def open_tflite(
         cpu = LiteRtEngine(model, num_threads=num_threads, runtime=name)
         expected = cpu.run(inputs)
     measured: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
     if expected is not None:
         measured = compare_outputs(
             model.metadata, expected, trial.outputs, has_delegate=True
         )
+    else:
+        notes = ("compiled for the Edge TPU and without a self test: not compared",)
     reason = _what_is_wrong(chosen, trial.delegate_parts, measured)
+    if reason is not None and not falls_back:
+        notes = (*notes, reason)
     if reason is None or not falls_back:
         cpu = None  # its memory is free before the other one takes more
         engine = LiteRtEngine(
@@ -79,6 +84,7 @@ def open_tflite(
     engine.report = dataclasses.replace(
         engine.report,
         fallback_reason=reason if falls_back else None,
+        notes=(*engine.report.notes, *notes),
         differences={m.output: m.found for m in measured if m.kind == LARGEST},
     )
     return engine

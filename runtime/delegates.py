@@ -132,9 +132,11 @@ def load_delegate(runtime: ModuleType, delegate: Delegate) -> Any:
     try:
         return load(delegate.library, dict(delegate.options))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        # The loader's own words and, behind them, those of the library, if any.
+        said = str(error).partition("\n")[2] or "it says nothing"
         raise UsageError(
-            f"{delegate.label} cannot be started ({reason}){_device_hint(delegate)}"
+            f"{delegate.label} cannot be started ({' '.join(said.split())[:300]})"
+            f"{_device_hint(delegate)}"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """What an engine says of itself: who computes, with what, and why not otherwise."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ class EngineReport:
         version: Of the runtime.
         threads: Of the runtime.
         delegate: What computes: `xnnpack`, `edgetpu`, `gpu` or the path of a library;
-            `builtin` for the runtime's own kernels.
+            `builtin` for the runtime's own kernels, `cpu` for those of ONNX Runtime.
         library: Of the delegate; None if it is part of the runtime.
         fallback_reason: Why the delegate that was asked for is not used.
         notes: What else a user should know, one sentence each.
@@ -36,7 +37,10 @@ class EngineReport:
         return {
             **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
             "notes": list(self.notes),
-            "differences": dict(self.differences),
+            "differences": {
+                name: share if math.isfinite(share) else None
+                for name, share in self.differences.items()
+            },
         }
 
     def __str__(self) -> str:

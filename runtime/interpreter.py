@@ -49,6 +49,9 @@ EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
 
 _log = logging.getLogger("deeplab2_edge")
 
+# What TFLite adds to the reason of a delegate, of no use to anyone.
+_RESTORED = "Restored original execution plan after delegate application failure."
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
@@ -354,7 +357,7 @@ def _refusal(runtime: Runtime, label: str, error: Exception) -> ModelFileError:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).replace(_RESTORED, "").split())[:300]
 
 
 def _count_parts(interpreter: Any) -> int:

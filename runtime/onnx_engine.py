@@ -24,7 +24,9 @@ from deeplab2_edge.model_file import (
 )
 from deeplab2_edge.onnx_file import summarize
 from deeplab2_edge.optional import require
+from deeplab2_edge.runtime.delegates import CPU
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.interpreter import GraphInfo, TensorInfo
 from deeplab2_edge.stderr import hidden_stderr
 
@@ -49,6 +51,9 @@ class OnnxEngine:
     Args:
         source: A path, or a file already read with `read_model_file`.
         num_threads: Of ONNX Runtime; default: the usable cores, at most 4.
+
+    Attributes:
+        report: What computes.
 
     Raises:
         ModelFileError: If the file is not ours, damaged, reaches outside itself, is
@@ -75,6 +80,12 @@ class OnnxEngine:
         summary = summarize(model.graph)
         self._lock = threading.Lock()
         self._session = _make_session(model.graph, label, self.num_threads)
+        self.report = EngineReport(
+            "onnxruntime",
+            require("onnxruntime", extra="onnx").__version__,
+            self.num_threads,
+            delegate=CPU,
+        )
         self._inputs = _match(
             self._session.get_inputs(), model.metadata.inputs, "inputs", label
         )

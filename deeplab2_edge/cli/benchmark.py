@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.engine_options import add_engine_options, engine_options
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.wording import counted
 
@@ -18,8 +19,9 @@ golden image is used, or a drawn street scene.
 
 --json prints: schema_version, model, machine, input, repeats, threads, load_ms,
 stages.{decode,preprocess,network,merge,draw}.{p50_ms,p90_ms,p99_ms}, total (the same
-three), peak_memory_bytes, and runs with threads, load_ms, stages and total of every
-number of threads. The figures outside runs are those of the fastest run.
+three), engine (what computed the network), peak_memory_bytes, and runs with threads,
+load_ms, stages, total and engine of every number of threads. The figures outside runs
+are those of the fastest run.
 
 Under an emulator (QEMU) nothing is measured or written; the exit code is 2.
 
@@ -69,9 +71,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="images before that, not counted (default: %(default)s)",
     )
-    parser.add_argument(
-        "--delegate", metavar="LIB", help="external delegate, e.g. libedgetpu.so.1"
-    )
+    add_engine_options(parser)
     parser.add_argument("--plot", metavar="FILE", help="also draw the result as a PNG")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         inputs=args.input,
         repeats=args.repeats,
         warmup=args.warmup,
-        delegate=args.delegate,
+        **engine_options(args),
         quiet=args.quiet,
     )
     if args.plot is not None:
@@ -126,6 +126,11 @@ def _print_report(report: "BenchmarkReport") -> None:
         f"{model['quantization']}, {model['bytes'] / 1e6:.2f} MB)"
     )
     print(f"machine  {_machine_line(machine)}")
+    engine = report.fastest.engine
+    print(f"engine   {engine}")
+    for note in (engine.fallback_reason, *engine.notes):
+        if note:
+            print(f"note     {note}")
     images = counted(report.repeats, "image")
     print(f"input    {report.input['source']}, {images} per run")
     for run in report.runs:
@@ -156,5 +161,4 @@ def _machine_line(machine: dict[str, Any]) -> str:
         for name, version in machine["versions"].items()
         if name != "deeplab2-edge"
     ]
-    parts.append(f"delegate {machine['delegate'] or 'default'}")
     return ", ".join(parts)

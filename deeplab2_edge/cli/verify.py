@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.engine_options import add_engine_options, engine_options
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
 examples:
   deeplab2-edge verify model.tflite                  # on any device
-  deeplab2-edge verify model.tflite --delegate libedgetpu.so.1
+  deeplab2-edge verify model.tflite --delegate edgetpu
   deeplab2-edge verify model.onnx --source demo
   deeplab2-edge verify street.tflite --source runs/street --data street/val --images 50
 
@@ -65,9 +66,7 @@ def add_parser(subparsers: Any) -> None:
         help="most images to compare on; default: as many as the certificate says",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of the file's engine")
-    parser.add_argument(
-        "--delegate", metavar="PATH", help="run the self test with this delegate"
-    )
+    add_engine_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         certificate = read_certificate(model.metadata)
     except ModelFileError as error:
         raise ModelFileError(f"{args.model}: {error}") from None
-    test = check_model(model, num_threads=args.threads, delegate=args.delegate)
+    test = check_model(model, num_threads=args.threads, **engine_options(args))
     repetition = _repeat(args, model) if args.source else None
     was_equal = certificate is None or certificate.passed
     passed = test.passed and was_equal and (repetition is None or repetition.passed)
@@ -158,6 +157,9 @@ def _print_self_test(test: "SelfTest", certificate: "Certificate | None") -> Non
     other = f", the file was made on {maker}" if maker and maker != test.machine else ""
     verdict = "passed" if test.passed else "FAILED"
     print(f"self test on {test.machine}: {verdict}{_plain(other)}")
+    print(f"  {test.engine}")
+    for note in test.engine.notes:
+        print(f"  note: {_plain(note)}")
     print(format_self_test(test))
     if not test.has_golden:
         print(

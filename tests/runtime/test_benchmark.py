@@ -27,7 +27,8 @@ def test_report_has_the_documented_schema() -> None:
     assert document["peak_memory_bytes"] == pytest.approx(peak_memory_bytes(), rel=0.5)
     assert document["model"]["canvas"] == [65, 129]
     assert document["input"]["source"] == "golden image of the model"
-    assert document["machine"]["delegate"] is None
+    assert document["machine"]["delegate"] == document["engine"]["delegate"]
+    assert document["engine"]["fallback_reason"] is None
     assert [run["threads"] for run in document["runs"]] == [1, 2]
     assert document["threads"] in (1, 2)
 
