@@ -14,6 +14,7 @@ from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import MAX_PIXELS
 from deeplab2_edge.model_file import ResizeRule
 from deeplab2_edge.panoptic.resize import source_positions
+from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.timing import StageTimer
 
 # 127.5 in training, which becomes 0 inside the network; the nearest uint8.
@@ -78,9 +79,18 @@ class PlacedImage:
             out: `[canvas height, canvas width, 3]`.
             table: What each of the 256 values becomes; None leaves them.
         """
-        pixels = self.pixels()
         with self._timer.stage("preprocess"):
-            write_pixels(pixels, out, table)
+            if native.is_available() and out.flags.carray:
+                native.place_image(
+                    self._image,
+                    self.placement,
+                    self._canvas,
+                    out,
+                    table,
+                    padding=PADDING_VALUE,
+                )
+            else:
+                write_pixels(self.pixels(), out, table)
 
 
 def write_pixels(

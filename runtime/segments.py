@@ -83,27 +83,46 @@ def find_segments(
     column_edges = np.concatenate(([0], np.cumsum(column_counts)))
     top, bottom = _extent(index, 0, len(ids), row_edges)
     left, right = _extent(index, 1, len(ids), column_edges)
+    boxes = np.stack([left, top, right, bottom], axis=1)
+    return list_segments(panoptic, classes, ids, areas, boxes, mean_scores)
+
+
+def list_segments(
+    panoptic: NDArray[np.int32],
+    classes: Classes,
+    ids: NDArray[np.integer],
+    areas: NDArray[Any],
+    boxes: NDArray[np.integer],
+    scores: NDArray[np.float64],
+) -> tuple[Segment, ...]:
+    """Makes the segments of a map of all that is known about each of its ids.
+
+    Args:
+        panoptic: `[H, W]`, of the image.
+        classes: What the ids mean; void and classes that it does not know are left out.
+        ids: `[S]`, ascending.
+        areas: `[S]`, in pixels.
+        boxes: `[S, 4]`: left, top, right, bottom.
+        scores: `[S]`, of things; within 0 to 1 after rounding.
+    """
     segments = []
-    for place, panoptic_id in enumerate(ids.tolist()):
+    rows = zip(
+        ids.tolist(), areas.tolist(), boxes.tolist(), scores.tolist(), strict=True
+    )
+    for panoptic_id, area, (left, top, right, bottom), score in rows:
         class_id = panoptic_id // classes.label_divisor
         if class_id == classes.ignore_label or class_id >= classes.num_classes:
             continue
         is_thing = class_id in classes.thing_ids
-        score = min(max(float(mean_scores[place]), 0.0), 1.0)
         segments.append(
             Segment(
                 id=panoptic_id,
                 class_id=class_id,
                 class_name=classes.class_names[class_id],
                 is_thing=is_thing,
-                score=score if is_thing else None,
-                area_px=int(areas[place]),
-                box_xyxy=(
-                    int(left[place]),
-                    int(top[place]),
-                    int(right[place]),
-                    int(bottom[place]),
-                ),
+                score=min(max(score, 0.0), 1.0) if is_thing else None,
+                area_px=int(area),
+                box_xyxy=(left, top, right, bottom),
                 _panoptic=panoptic,
             )
         )

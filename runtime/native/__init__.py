@@ -8,6 +8,7 @@ from deeplab2_edge.runtime.native.core import (
     segment_panoptic,
 )
 from deeplab2_edge.runtime.native.merge import load_core, merge_heads
+from deeplab2_edge.runtime.native.transforms import place_image
 
 __all__ = [
     "NativeResult",
@@ -17,5 +18,6 @@ __all__ = [
     "is_available",
     "load_core",
     "merge_heads",
+    "place_image",
     "segment_panoptic",
 ]

@@ -19,7 +19,7 @@ from deeplab2_edge.panoptic import (
     class_probabilities,
     resize_nearest,
 )
-from deeplab2_edge.runtime.engine import Engine, RawEngine
+from deeplab2_edge.runtime.engine import Engine, RawEngine, default_threads
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.preprocess import PlacedImage, Placement, place_on_canvas
 from deeplab2_edge.runtime.segments import Segment
@@ -75,12 +75,14 @@ class CanvasEngine:
 
     Attributes:
         metadata: Of the model.
+        num_threads: For what follows the network, as many as in it.
         timer: Adds up what each stage takes until it is replaced.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.metadata = engine.metadata
+        self.num_threads: int = getattr(engine, "num_threads", default_threads())
         self.timer = StageTimer()
 
     def place(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Placement]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.panoptic import PanopticMaps, class_probabilities
+from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
@@ -17,7 +18,7 @@ from deeplab2_edge.runtime.predictors.image import ImagePredictor
 from deeplab2_edge.runtime.predictors.maps import panoptic_maps
 from deeplab2_edge.runtime.preprocess import Placement
 from deeplab2_edge.runtime.results import PanopticResult, build_result
-from deeplab2_edge.runtime.segments import Segment
+from deeplab2_edge.runtime.segments import Segment, list_segments
 
 
 class PanopticPredictor(ImagePredictor):
@@ -37,6 +38,8 @@ class PanopticPredictor(ImagePredictor):
 
     def finish(self, seen: Seen) -> Predicted:
         """Makes maps and segments."""
+        if not self._with_class_scores and self._can_be_native(seen):
+            return self._natively(seen)
         metadata = self._canvas.metadata
         outputs = seen.outputs()
         maps = panoptic_maps(outputs, metadata)
@@ -46,6 +49,25 @@ class PanopticPredictor(ImagePredictor):
             logits = outputs[keys.SEMANTIC_LOGITS]
             segments = _weighted(result, maps, logits, seen.placement)
         return Predicted(result.semantic, result.panoptic, segments=segments)
+
+    def _can_be_native(self, seen: Seen) -> bool:
+        return keys.SEMANTIC_LOGITS in seen.heads and native.is_available()
+
+    def _natively(self, seen: Seen) -> Predicted:
+        metadata = self._canvas.metadata
+        found = native.segment_panoptic(
+            seen.heads, seen.placement, metadata, self._canvas.num_threads
+        )
+        table = found.segments
+        segments = list_segments(
+            found.panoptic,
+            metadata,
+            table.ids,
+            table.areas,
+            table.boxes,
+            table.scores,
+        )
+        return Predicted(found.semantic, found.panoptic, segments=segments)
 
 
 def _weighted(
