@@ -19,6 +19,7 @@ LIBRARY_VARIABLE = "DEEPLAB2_EDGE_NATIVE"
 COMPILER_VARIABLE = "CXX"
 
 _SOURCES = (
+    "drawing.cpp",
     "masks.cpp",
     "panoptic_merge.cpp",
     "tflite_delegate.cpp",
@@ -26,6 +27,7 @@ _SOURCES = (
 )
 _HEADERS = (
     "axis.h",
+    "drawing.h",
     "floats4.h",
     "masks.h",
     "panoptic_merge.h",
