@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class Newest:
         self._times: deque[float] = deque(maxlen=_NUM_TIMES)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._came: asyncio.Event | None = None
+        self._lock = threading.Lock()
         self._is_awaited = False
         self._is_finished = False
         self._encoder = ThreadPoolExecutor(1, "live-view-encoder")
@@ -111,11 +113,11 @@ class Newest:
         index: int,
     ) -> None:
         """Takes a frame in place of the last one; costs microseconds."""
-        self.num_published += 1
-        self._times.append(time.monotonic())
-        self._newest = Published(
-            self.num_published, result, picture, without_secrets(source), index
-        )
+        source = without_secrets(source)
+        with self._lock:  # for a moment, and only against others who put
+            self.num_published += 1
+            self._times.append(time.monotonic())
+            self._newest = Published(self.num_published, result, picture, source, index)
         if self._is_awaited and self._loop is not None:
             self._is_awaited = False
             # Raises if the loop has just been closed; then nobody watches any more.

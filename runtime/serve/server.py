@@ -138,9 +138,7 @@ class Server:
                 HTTPStatus.REQUEST_TIMEOUT,
                 f"the request was not there within {self._limits.request_s:g} s",
             ) from None
-        finally:
-            is_granted = self._allowance.take(connection.address)
-        if request is not None and not is_granted:
+        if request is not None and not self._allowance.take(connection.address):
             raise Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"at most {self._limits.requests_per_s:g} requests a second",

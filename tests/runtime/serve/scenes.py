@@ -1,0 +1,35 @@
+"""Frames for a live view: a car on a road, and at times a person beside it."""
+
+import numpy as np
+
+from deeplab2_edge.runtime.classes import ClassTable
+from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
+
+CLASSES = ClassTable(
+    name="tiny",
+    class_names=("sky", "road", "car", "person"),
+    colors=((70, 130, 180), (128, 64, 128), (0, 0, 142), (220, 20, 60)),
+    thing_ids=(2, 3),
+    label_divisor=1000,
+    ignore_label=255,
+)
+SKY, ROAD, CAR, PERSON = 0, 1000, 2001, 3001
+
+
+def make_result(number: int, *, size: tuple[int, int] = (60, 120)) -> PanopticResult:
+    """Gives a frame whose car moves; every other one has a person, too."""
+    height, width = size
+    panoptic = np.full(size, SKY, np.int32)
+    panoptic[height // 2 :] = ROAD
+    left = number * 7 % (width - 20)
+    panoptic[height // 2 : height // 2 + 10, left : left + 20] = CAR
+    if number % 2:
+        panoptic[5:20, 5:10] = PERSON
+    image = np.full((*size, 3), number * 40 % 256, np.uint8)
+    return result_from_maps(
+        image,
+        panoptic,
+        CLASSES,
+        scores={CAR: 0.9, PERSON: 0.25},
+        timings_ms={"preprocess": 1.0, "network": 30.5, "merge": 2.0},
+    )
