@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.runtime import native
+from deeplab2_edge.runtime.native.drawing import blend_segments
 
 if TYPE_CHECKING:
     from deeplab2_edge.runtime.segments import Segment
@@ -66,12 +68,11 @@ def draw_overlay(
         image, always equally for images of one size.
     """
     shades = segment_colors(segments, colors)
-    painted = _paint(segment_map, [(0, 0, 0), *shades])
-    blended = cv2.addWeighted(image, 1.0 - alpha, painted, alpha, 0.0)
-    is_void = segment_map == 0
-    if is_void.any():
-        cv2.copyTo(image, is_void.view(np.uint8), blended)
-    _draw_contours(blended, segment_map, [segment.is_thing for segment in segments])
+    is_thing = [segment.is_thing for segment in segments]
+    blend = blend_segments if native.is_available() else _blend_segments
+    blended = blend(
+        image, segment_map, shades, is_thing, alpha=alpha, contour=_CONTOUR_VALUE
+    )
     if labels and min(image.shape[:2]) >= _MIN_LABEL_SIDE:
         scale = _font_scale(image.shape[0], image.shape[1])
         names = [_scored_name(segment) for segment in segments]
@@ -327,8 +328,30 @@ def _paint(
     return np.asarray(painted, np.uint8)
 
 
+def _blend_segments(
+    image: NDArray[np.uint8],
+    segment_map: NDArray[np.uint16],
+    shades: Sequence[Color],
+    is_thing: Sequence[bool],
+    *,
+    alpha: float,
+    contour: int,
+) -> NDArray[np.uint8]:
+    """Does what `native.drawing.blend_segments` does."""
+    painted = _paint(segment_map, [(0, 0, 0), *shades])
+    blended = cv2.addWeighted(image, 1.0 - alpha, painted, alpha, 0.0)
+    is_void = segment_map == 0
+    if is_void.any():
+        cv2.copyTo(image, is_void.view(np.uint8), blended)
+    _draw_contours(blended, segment_map, is_thing, contour)
+    return np.asarray(blended, np.uint8)
+
+
 def _draw_contours(
-    image: NDArray[np.uint8], segment_map: NDArray[np.uint16], is_thing: list[bool]
+    image: NDArray[np.uint8],
+    segment_map: NDArray[np.uint16],
+    is_thing: Sequence[bool],
+    contour: int = _CONTOUR_VALUE,
 ) -> None:
     """Draws a line of one pixel where a thing meets anything else."""
     thing_number = np.where([False, *is_thing], np.arange(len(is_thing) + 1), 0)
@@ -336,7 +359,7 @@ def _draw_contours(
     is_edge = np.zeros(things.shape, np.bool_)
     is_edge[:, :-1] = things[:, :-1] != things[:, 1:]
     is_edge[:-1] |= things[:-1] != things[1:]
-    cv2.copyTo(np.full_like(image, _CONTOUR_VALUE), is_edge.view(np.uint8), image)
+    cv2.copyTo(np.full_like(image, contour), is_edge.view(np.uint8), image)
 
 
 def _draw_names(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import MissingExtraError, UsageError
 from deeplab2_edge.runtime import native
+from deeplab2_edge.runtime.draw import Color, _blend_segments
 from deeplab2_edge.runtime.native.drawing import blend_segments
 
 
@@ -20,22 +21,8 @@ def _library() -> None:
         pytest.skip(str(error))
 
 
-def plain_overlay(
-    image: NDArray[np.uint8],
-    segment_map: NDArray[np.uint16],
-    shades: NDArray[np.uint8],
-    is_thing: NDArray[np.bool_],
-    alpha: float,
-) -> NDArray[np.uint8]:
-    painted = np.concatenate([np.zeros((1, 3), np.uint8), shades])[segment_map]
-    blended = cv2.addWeighted(image, 1.0 - alpha, painted, alpha, 0.0)
-    blended[segment_map == 0] = image[segment_map == 0]
-    things = np.where(np.append(False, is_thing)[segment_map], segment_map, 0)
-    is_edge = np.zeros(things.shape, np.bool_)
-    is_edge[:, :-1] = things[:, :-1] != things[:, 1:]
-    is_edge[:-1] |= things[:-1] != things[1:]
-    blended[is_edge] = 255
-    return np.asarray(blended, np.uint8)
+def colors_of(shades: NDArray[np.uint8]) -> list[Color]:
+    return [(red, green, blue) for red, green, blue in shades.tolist()]
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,15 +42,9 @@ def test_overlay_is_that_of_the_plain_one(
     segment_map = segment_map.reshape(size)
     shades = rng.integers(0, 256, (num_segments, 3), np.uint8)
     is_thing = rng.integers(0, 2, num_segments).astype(np.bool_)
-    found = blend_segments(
-        image,
-        segment_map,
-        [tuple(shade) for shade in shades.tolist()],
-        is_thing.tolist(),
-        alpha=alpha,
-        contour=255,
-    )
-    expected = plain_overlay(image, segment_map, shades, is_thing, alpha)
+    arguments = image, segment_map, colors_of(shades), is_thing.tolist()
+    found = blend_segments(*arguments, alpha=alpha, contour=255)
+    expected = _blend_segments(*arguments, alpha=alpha, contour=255)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -73,16 +54,10 @@ def test_all_levels_of_a_large_image() -> None:
     segment_map = rng.integers(0, 61, (301, 403)).astype(np.uint16)
     shades = rng.integers(0, 256, (60, 3), np.uint8)
     is_thing = np.arange(60) % 7 == 0
-    found = blend_segments(
-        image[:, ::-1],
-        segment_map,
-        [tuple(shade) for shade in shades.tolist()],
-        is_thing.tolist(),
-        alpha=0.55,
-        contour=255,
-    )
+    others = segment_map, colors_of(shades), is_thing.tolist()
+    found = blend_segments(image[:, ::-1], *others, alpha=0.55, contour=200)
     flipped = np.ascontiguousarray(image[:, ::-1])
-    expected = plain_overlay(flipped, segment_map, shades, is_thing, 0.55)
+    expected = _blend_segments(flipped, *others, alpha=0.55, contour=200)
     np.testing.assert_array_equal(found, expected)
 
 
