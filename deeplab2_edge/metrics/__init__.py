@@ -26,7 +26,13 @@ from deeplab2_edge.metrics.evaluation import (
     evaluate_predictions,
     format_report,
 )
+from deeplab2_edge.metrics.flicker import FlickerFigures, FlickerRate, FlickerResult
 from deeplab2_edge.metrics.folders import convert_folder, evaluate_folders
+from deeplab2_edge.metrics.identity import (
+    IdentityFigures,
+    IdentityQuality,
+    IdentityResult,
+)
 from deeplab2_edge.metrics.mean_iou import MeanIou, MeanIouResult
 from deeplab2_edge.metrics.official import (
     OFFICIAL_FORMATS,
@@ -72,7 +78,13 @@ __all__ = [
     "DepthVideoPanopticQuality",
     "DepthVideoPanopticQualityResult",
     "EvaluationReport",
+    "FlickerFigures",
+    "FlickerRate",
+    "FlickerResult",
     "Frame",
+    "IdentityFigures",
+    "IdentityQuality",
+    "IdentityResult",
     "MeanIou",
     "MeanIouResult",
     "MetricReport",

@@ -13,6 +13,8 @@ from deeplab2_edge.datasets.registry import DatasetInfo
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.metrics.average_precision import AveragePrecision
 from deeplab2_edge.metrics.depth import DepthError
+from deeplab2_edge.metrics.flicker import FlickerRate
+from deeplab2_edge.metrics.identity import IdentityQuality
 from deeplab2_edge.metrics.mean_iou import MeanIou
 from deeplab2_edge.metrics.overlaps import count_overlaps
 from deeplab2_edge.metrics.panoptic_quality import PanopticQuality
@@ -37,11 +39,13 @@ METRICS = {
     "depth": "depth",
     "dvpq": "depth_video_panoptic_quality",
     "dstq": "depth_tracking_quality",
+    "ids": "identity",
+    "flicker": "flicker",
 }
 # Of pairs of frames that share ids, which single frames do not give.
 PAIR_METRIC = "vpq_2frames"
 _NAMES = {**METRICS, PAIR_METRIC: "video_panoptic_quality_2frames"}
-VIDEO_METRICS = frozenset({"stq", "vpq", "dvpq", "dstq"})
+VIDEO_METRICS = frozenset({"stq", "vpq", "dvpq", "dstq", "ids", "flicker"})
 DEPTH_METRICS = frozenset({"depth", "dvpq", "dstq"})
 
 
@@ -132,6 +136,8 @@ class MetricSet:
                 if name in DEPTH_METRICS:
                     depths = _depths(frame, name)
                     metric.update(groundtruth, prediction, *depths, sequence=sequence)
+                elif name == "flicker":
+                    metric.update(groundtruth, prediction, sequence=sequence)
                 else:
                     metric.add_overlaps(overlaps, sequence=sequence)
         self.num_images += 1
@@ -243,6 +249,12 @@ def _build(name: str, info: DatasetInfo, windows: Sequence[int]) -> Any:
         "depth": DepthError,
         "dvpq": lambda: DepthVideoPanopticQuality(**space, windows=windows),
         "dstq": lambda: DepthTrackingQuality(**space),
+        "ids": lambda: IdentityQuality(**space),
+        "flicker": lambda: FlickerRate(
+            info.ignore_label,
+            label_divisor=info.label_divisor,
+            thing_ids=info.thing_ids,
+        ),
     }
     return builders[name]()
 
@@ -387,6 +399,20 @@ def _format_dstq(result: Any, info: DatasetInfo) -> list[str]:
     ]
 
 
+def _format_ids(result: Any, info: DatasetInfo) -> list[str]:
+    return [
+        f"{_row('ids', {'IDF1': q.idf1, 'MOTSA': q.motsa})}"
+        f"  switches {q.id_switches}  fragments {q.fragmentations}"
+        f"  tracks {q.num_tracks}"
+        for q in (result.total,)
+    ]
+
+
+def _format_flicker(result: Any, info: DatasetInfo) -> list[str]:
+    total = result.total
+    return [_row("flicker", {"classes": total.classes, "ids": total.ids})]
+
+
 def _format_depth(result: Any, info: DatasetInfo) -> list[str]:
     row = _row("depth", {"absRel": result.abs_rel, "inliers": result.inlier})
     return [
@@ -406,4 +432,6 @@ _FORMATS: dict[str, Callable[[Any, DatasetInfo], list[str]]] = {
     "depth": _format_depth,
     "dvpq": _format_dvpq,
     "dstq": _format_dstq,
+    "ids": _format_ids,
+    "flicker": _format_flicker,
 }

@@ -87,10 +87,11 @@ class MeanIou:
                     f"semantic {name} has class {found}; expected 0 to "
                     f"{self.num_classes - 1} (ignore label: {self.ignore_label})"
                 )
-        pairs = rows.astype(np.int64) * self.num_classes + columns
+        # As wide as addresses: `bincount` takes nothing wider, which int64 may be.
+        pairs = (rows.astype(np.int64) * self.num_classes + columns).astype(np.intp)
         counts = np.bincount(pairs, minlength=self.confusion.size)
         self.confusion += counts.reshape(self.confusion.shape)
-        self.missed += np.bincount(void_rows, minlength=self.num_classes)
+        self.missed += np.bincount(void_rows.astype(np.intp), None, self.num_classes)
 
     def merge(self, other: "MeanIou") -> None:
         """Adds what another accumulator of the same classes has counted.

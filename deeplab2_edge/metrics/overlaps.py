@@ -106,7 +106,8 @@ def number_ids(
     if flat.size and not 0 <= flat.min() <= flat.max() <= _MAX_TABLE_ID:
         values, index = np.unique(flat, return_inverse=True)
         return values, index.reshape(-1)
-    values = np.flatnonzero(np.bincount(flat))
+    # 32-bit processors count what is as wide as their addresses, nothing wider.
+    values = np.flatnonzero(np.bincount(flat.astype(np.intp, copy=False)))
     table = np.zeros(values[-1] + 1 if values.size else 0, np.intp)
     table[values] = np.arange(values.size)
     return values.astype(np.int64), table[flat]
