@@ -429,7 +429,7 @@ def _exif_orientation(exif: bytes) -> int:
             tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
             if tag == _EXIF_ORIENTATION_TAG:
                 return value if 1 <= value <= 8 else 1
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter of offsets, on 32 bits
         pass  # a broken EXIF block says nothing about the pixels
     return 1
 
