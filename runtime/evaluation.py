@@ -49,10 +49,10 @@ _METRICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     SEMANTIC: (("miou",), ()),
     PANOPTIC: (("pq", "miou"), ("ap",)),
     MASKS: (("pq", "miou"), ("pq_official", "ap")),
-    MOTION: (("pq", "miou", "stq"), ("pq_official", "ap", "vpq")),
+    MOTION: (("pq", "miou", "stq"), ("pq_official", "ap", "vpq", "ids", "flicker")),
     TWO_FRAMES: (
         ("pq", "miou", "stq", "vpq"),
-        ("pq_official", "ap", *DEPTH_METRICS),
+        ("pq_official", "ap", "ids", "flicker", *DEPTH_METRICS),
     ),
 }
 

@@ -93,7 +93,7 @@ def add_parser(subparsers: Any) -> None:
         "--metrics",
         metavar="LIST",
         help="separated by commas (those of the model; of predictions pq,miou), some "
-        "of pq, pq_official, miou, ap, stq, vpq, depth, dvpq, dstq",
+        "of pq, pq_official, miou, ap, stq, vpq, depth, dvpq, dstq, ids, flicker",
     )
     parser.add_argument(
         "--windows",
