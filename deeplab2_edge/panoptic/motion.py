@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
-from deeplab2_edge.panoptic.encoding import change_divisor, decode_panoptic, relabel
 from deeplab2_edge.panoptic.heads import offsets_at
+from deeplab2_edge.panoptic.instances import NUMPY_PASSES, MapPasses
 
 # Columns of a list of centers.
 _X, _Y, _ID, _RADIUS, _AGE = range(5)
@@ -96,6 +96,10 @@ class MotionTracker:
 
     One tracker follows one video; its memory is a list of centers and one heatmap.
 
+    Args:
+        settings: How to track.
+        passes: What passes over the maps.
+
     Example:
         >>> tracker = MotionTracker(MotionSettings((1,), label_divisor=1000))
         >>> offsets = np.zeros((3, 3, 2), np.float32)
@@ -109,8 +113,11 @@ class MotionTracker:
         Weber et al., STEP, NeurIPS 2021, arXiv:2102.11859.
     """
 
-    def __init__(self, settings: MotionSettings) -> None:
+    def __init__(
+        self, settings: MotionSettings, *, passes: MapPasses = NUMPY_PASSES
+    ) -> None:
         self.settings = settings
+        self._passes = passes
         self.reset()
 
     def reset(self) -> None:
@@ -171,6 +178,7 @@ class MotionTracker:
             thing_ids=settings.thing_ids,
             label_divisor=settings.label_divisor,
             sigma=settings.heatmap_sigma,
+            passes=self._passes,
         )
         self._check_size(current.heatmap.shape)
         centers, track_ids, is_free, next_id = self._associate(
@@ -182,12 +190,13 @@ class MotionTracker:
         tracks[:, _AGE] += 1
         self._tracks = tracks[tracks[:, _AGE] < settings.keep_frames]
         self._next_id, self._heatmap = next_id, current.heatmap
-        with_divisor = {"label_divisor": settings.label_divisor, "new_divisor": divisor}
         return MotionMaps(
-            panoptic=relabel(
-                change_divisor(panoptic, **with_divisor),
-                change_divisor(centers[:, _ID], **with_divisor),
+            panoptic=self._passes.rename(
+                panoptic,
+                centers[:, _ID],
                 track_ids,
+                label_divisor=settings.label_divisor,
+                new_divisor=divisor,
             ),
             heatmap=current.heatmap.copy(),
             centers=current.centers,
@@ -263,6 +272,7 @@ def render_centers(
     thing_ids: Collection[int],
     label_divisor: int,
     sigma: float = 8.0,
+    passes: MapPasses = NUMPY_PASSES,
 ) -> CenterMaps:
     """Draws the centers of all instances of a panoptic map.
 
@@ -274,43 +284,30 @@ def render_centers(
         thing_ids: Classes that have instances.
         label_divisor: The divisor the ids were made with.
         sigma: Standard deviation in pixels.
+        passes: What passes over the map.
 
     Raises:
         UsageError: If the map has another rank or sigma is not positive.
     """
     if panoptic.ndim != 2:
         raise UsageError(f"panoptic has shape {panoptic.shape}; expected [H, W]")
-    semantic, instance = decode_panoptic(panoptic, label_divisor=label_divisor)
-    is_instance = np.isin(semantic, list(thing_ids)) & (instance != 0)
-    pixels = np.flatnonzero(is_instance)
     heatmap = np.zeros(panoptic.shape, np.float32)
     kernel = gaussian_window(sigma)
-    if not pixels.size:
-        # Of rank 2 even so: the published system gives [0] and fails on the next frame.
-        return CenterMaps(heatmap, np.zeros((0, 5), np.int32))
-    ids, first, index = np.unique(
-        panoptic.reshape(-1)[pixels], return_index=True, return_inverse=True
-    )
-    index = index.reshape(-1)
-    y, x = np.divmod(pixels, panoptic.shape[1])
-    area_px = np.bincount(index)
-    extents = []
-    for places in (y, x):
-        low = np.full(len(ids), max(panoptic.shape))
-        high = np.zeros(len(ids), np.int64)
-        np.minimum.at(low, index, places)
-        np.maximum.at(high, index, places)
-        extents.append(high - low)
+    table = passes.list_instances(panoptic, label_divisor=label_divisor)
+    is_thing = np.isin(table.ids // label_divisor, list(thing_ids))
+    mean_yx = np.rint(table.sum_yx / table.area_px[:, np.newaxis])
+    # Of rank 2 even without instances: the published system gives [0] and fails on the
+    # next frame.
     centers = np.stack(
         [
-            np.rint(np.bincount(index, weights=x) / area_px),
-            np.rint(np.bincount(index, weights=y) / area_px),
-            ids,
-            extents[0] * extents[1],
-            np.zeros(len(ids)),
+            mean_yx[:, 1],
+            mean_yx[:, 0],
+            table.ids,
+            table.extent_yx[:, 0] * table.extent_yx[:, 1],
+            np.zeros(len(table.ids)),
         ],
         axis=-1,
-    ).astype(np.int32)[np.argsort(first)]
+    ).astype(np.int32)[is_thing]
     for center in centers:
         _draw(heatmap, center[_Y], center[_X], kernel, round(3 * sigma + 1))
     return CenterMaps(heatmap, centers)

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic.centers import find_centers
-from deeplab2_edge.panoptic.encoding import change_divisor, decode_panoptic, relabel
 from deeplab2_edge.panoptic.grouping import nearest_center
 from deeplab2_edge.panoptic.heads import (
     Heads,
@@ -16,6 +15,7 @@ from deeplab2_edge.panoptic.heads import (
     merge_heads,
     offsets_at,
 )
+from deeplab2_edge.panoptic.instances import NUMPY_PASSES, MapPasses
 from deeplab2_edge.panoptic.merging import (
     MergeSemantics,
     merge_semantic_and_instance,
@@ -66,6 +66,7 @@ def merge_two_frames(
     settings: MergeSettings,
     merge_semantics: MergeSemantics = "tf",
     id_offset: int | None = None,
+    passes: MapPasses = NUMPY_PASSES,
 ) -> TwoFrameMaps:
     """Computes panoptic maps of two frames that share instance ids.
 
@@ -84,6 +85,7 @@ def merge_two_frames(
         merge_semantics: Whose rules are followed where the published ones disagree;
             see `merge_semantic_and_instance`.
         id_offset: See `stitch`.
+        passes: See `stitch`.
 
     Raises:
         UsageError: If shapes do not fit, or instances cannot be told apart by ids.
@@ -157,6 +159,7 @@ def merge_two_frames(
             alone.panoptic,
             label_divisor=settings.label_divisor,
             id_offset=id_offset,
+            passes=passes,
         ).panoptic,
     )
 
@@ -167,6 +170,7 @@ def stitch(
     *,
     label_divisor: int,
     id_offset: int | None = None,
+    passes: MapPasses = NUMPY_PASSES,
 ) -> StitchedMaps:
     """Gives the instances of a frame the ids of another view of the same frame.
 
@@ -183,6 +187,7 @@ def stitch(
         next_panoptic: `[H, W]` panoptic ids of the same frame, to be replaced.
         label_divisor: The divisor the ids were made with.
         id_offset: Half of the divisor if None.
+        passes: What passes over the maps.
 
     Raises:
         UsageError: If the shapes differ or ids do not fit below the divisor.
@@ -193,7 +198,7 @@ def stitch(
             f"{next_panoptic.shape}; expected the same [H, W]"
         )
     offset = label_divisor // 2 if id_offset is None else id_offset
-    concat_ids, next_ids, overlap = _overlaps(
+    concat_ids, next_ids, overlap = passes.overlaps(
         concat_next, next_panoptic, label_divisor=label_divisor
     )
     highest = int(np.max(next_ids % label_divisor, initial=0)) + offset
@@ -206,10 +211,12 @@ def stitch(
     alone = np.setdiff1d(next_ids, matches[:, 0])
     moved = _free_ids(alone + offset, taken=concat_ids, label_divisor=label_divisor)
     return StitchedMaps(
-        panoptic=relabel(
+        panoptic=passes.rename(
             next_panoptic,
             np.concatenate([alone, matches[:, 0]]),
             np.concatenate([moved, matches[:, 1]]),
+            label_divisor=label_divisor,
+            new_divisor=label_divisor,
         ),
         matches=matches,
     )
@@ -229,6 +236,7 @@ class VideoStitcher:
         label_divisor: Of the panoptic maps that come in.
         track_divisor: Of the panoptic maps that go out; `label_divisor` if None. Long
             videos need a large one.
+        passes: What passes over the maps.
 
     Example:
         >>> stitcher = VideoStitcher(1000)
@@ -241,9 +249,16 @@ class VideoStitcher:
         Qiao et al., ViP-DeepLab, CVPR 2021, arXiv:2012.05258.
     """
 
-    def __init__(self, label_divisor: int, *, track_divisor: int | None = None) -> None:
+    def __init__(
+        self,
+        label_divisor: int,
+        *,
+        track_divisor: int | None = None,
+        passes: MapPasses = NUMPY_PASSES,
+    ) -> None:
         self.label_divisor = label_divisor
         self.track_divisor = track_divisor or label_divisor
+        self._passes = passes
         self.reset()
 
     def reset(self) -> None:
@@ -275,11 +290,12 @@ class VideoStitcher:
                     f"panoptic has shape {panoptic.shape}, {name} frame {array.shape}; "
                     "expected the same; reset before a video of another size"
                 )
-        old_ids = _instance_ids(panoptic, self.label_divisor)
+        old_ids = self._ids(panoptic)
         new_ids = np.zeros(len(old_ids), np.int32)
         if self._expected is not None:
-            current = self._recode(panoptic)
-            expected_ids, current_ids, overlap = _overlaps(
+            none = np.zeros(0, np.int32)
+            current = self._rename(panoptic, none, none)
+            expected_ids, current_ids, overlap = self._passes.overlaps(
                 self._expected, current, label_divisor=self.track_divisor
             )
             matches = _mutual_best(
@@ -291,11 +307,11 @@ class VideoStitcher:
             self._expected = None
         else:
             # An instance may show in the next frame only.
-            ids = np.union1d(old_ids, _instance_ids(concat_next, self.label_divisor))
+            ids = np.union1d(old_ids, self._ids(concat_next))
             known = np.zeros(len(ids), np.int32)
             known[np.searchsorted(ids, old_ids)] = new_ids
-            self._expected = self._relabel(concat_next, ids, self._number(ids, known))
-        return self._relabel(panoptic, old_ids, new_ids)
+            self._expected = self._rename(concat_next, ids, self._number(ids, known))
+        return self._rename(panoptic, old_ids, new_ids)
 
     def _number(
         self, old_ids: NDArray[np.int32], new_ids: NDArray[np.int32]
@@ -315,55 +331,22 @@ class VideoStitcher:
             result[index] = class_id * self.track_divisor + number
         return result
 
-    def _recode(self, panoptic: NDArray[np.integer]) -> NDArray[np.int32]:
-        return change_divisor(
-            panoptic,
-            label_divisor=self.label_divisor,
-            new_divisor=self.track_divisor,
-        )
+    def _ids(self, panoptic: NDArray[np.integer]) -> NDArray[np.int32]:
+        return self._passes.instance_ids(panoptic, label_divisor=self.label_divisor)
 
-    def _relabel(
+    def _rename(
         self,
         panoptic: NDArray[np.integer],
         old_ids: NDArray[np.int32],
         new_ids: NDArray[np.int32],
     ) -> NDArray[np.int32]:
-        return relabel(self._recode(panoptic), self._recode(old_ids), new_ids)
-
-
-def _instance_ids(
-    panoptic: NDArray[np.integer], label_divisor: int
-) -> NDArray[np.int32]:
-    """Lists the panoptic ids with an instance, ascending."""
-    _, instance = decode_panoptic(panoptic, label_divisor=label_divisor)
-    return np.unique(panoptic[instance > 0]).astype(np.int32)
-
-
-def _overlaps(
-    first: NDArray[np.integer], second: NDArray[np.integer], *, label_divisor: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
-    """Computes intersection over union of the instances of two maps.
-
-    Returns:
-        `[N]` and `[M]` ascending panoptic ids of the instances of each map, and
-        `[N, M]` overlaps.
-    """
-    all_ids, indices, areas = [], [], []
-    for panoptic in (first, second):
-        ids = _instance_ids(panoptic, label_divisor)
-        # What is no instance is collected beyond the last.
-        index = np.full(panoptic.size, len(ids), np.intp)
-        pixels = np.flatnonzero(panoptic.reshape(-1) % label_divisor)
-        index[pixels] = np.searchsorted(ids, panoptic.reshape(-1)[pixels])
-        all_ids.append(ids)
-        indices.append(index)
-        areas.append(np.bincount(index, minlength=len(ids) + 1)[: len(ids)])
-    columns = len(all_ids[1]) + 1
-    intersection = np.bincount(
-        indices[0] * columns + indices[1], minlength=(len(all_ids[0]) + 1) * columns
-    ).reshape(-1, columns)[:-1, :-1]
-    union = areas[0][:, None] + areas[1] - intersection
-    return all_ids[0], all_ids[1], intersection / union
+        return self._passes.rename(
+            panoptic,
+            old_ids,
+            new_ids,
+            label_divisor=self.label_divisor,
+            new_divisor=self.track_divisor,
+        )
 
 
 def _mutual_best(
