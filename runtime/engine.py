@@ -65,6 +65,7 @@ def open_engine(
     delegate_options: Mapping[str, str] | None = None,
     runtime: str | None = None,
     falls_back: bool = True,
+    sandbox: bool = False,
 ) -> Engine:
     """Opens a model file with an engine of this machine.
 
@@ -85,6 +86,8 @@ def open_engine(
             default: the first that is installed and runs the file.
         falls_back: Whether the CPU replaces a delegate that computes something else,
             instead of leaving it to the caller to judge it.
+        sandbox: Whether it runs in a process of its own with bounded memory and time,
+            see `runtime.sandbox`; for files that nobody vouches for.
 
     Returns:
         An engine with an `EngineReport` as `report`.
@@ -95,6 +98,16 @@ def open_engine(
         MissingExtraError: If the engine is not installed.
     """
     model = source if isinstance(source, ModelFile) else read_model_file(source)
+    if sandbox:
+        from deeplab2_edge.runtime.sandbox import SandboxEngine
+
+        return SandboxEngine(
+            model,
+            num_threads=num_threads,
+            delegate=delegate,
+            delegate_options=delegate_options,
+            runtime=runtime,
+        )
     if model.format == ONNX:
         if delegate is not None:
             raise UsageError(

@@ -1,0 +1,401 @@
+"""Runs a model file that nobody vouches for in a process of its own.
+
+Whatever a runtime does with such a file, crash, hang or take all memory, it does it
+there, and here one error says so. The process is no jail: code that takes it over can
+read what its user can read.
+"""
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.errors import (
+    DataError,
+    DeepLabEdgeError,
+    MissingExtraError,
+    ModelFileError,
+    UsageError,
+)
+from deeplab2_edge.model_file import (
+    CUSTOM_OP,
+    ModelFile,
+    check_graph,
+    read_model_file,
+)
+from deeplab2_edge.runtime.comparison import (
+    check_finite,
+    compare_outputs,
+    sample_inputs,
+)
+from deeplab2_edge.runtime.custom_op import op_outputs
+from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.engine_report import EngineReport
+from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.preprocess import PlacedImage
+from deeplab2_edge.runtime.sandbox_channel import (
+    Channel,
+    ChannelClosed,
+    ChannelLate,
+    Document,
+)
+
+_MOST_MEMORY = 4 << 30  # by default; the largest published network takes 1.5 GiB
+_GRACE_SECONDS = 1.0  # the worker ends itself first, and then says by which signal
+_MAX_MESSAGE = 600
+_ERRORS = {
+    error.__name__: error
+    for error in (DataError, MissingExtraError, ModelFileError, UsageError)
+}
+_DTYPES = frozenset({"float32", "int8", "uint8", "int16", "int32"})
+# What a process needs to find its libraries and caches; no tokens, no passwords.
+_VARIABLES = (
+    *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"),
+    *("CC", "CXX"),
+)
+_OUR_VARIABLES = "DEEPLAB2_EDGE_"
+# Isolated: neither the working directory nor the environment says where modules are.
+_CODE = (
+    "import sys; sys.path[:] = {paths!r}; "
+    "from deeplab2_edge.runtime.sandbox_worker import main; main()"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SandboxLimits:
+    """Bounds what a worker may take.
+
+    Attributes:
+        memory_bytes: On top of what the runtime takes without a model; default: three
+            quarters of this machine's memory, at most 4 GiB.
+        load_seconds: Until the model can run, with the start of the process.
+        run_seconds: For one run.
+
+    Raises:
+        UsageError: If one is not positive.
+    """
+
+    memory_bytes: int | None = None
+    load_seconds: float = 120.0
+    run_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value}; it must be positive")
+
+
+class SandboxEngine:
+    """Runs the network of one model file in another process.
+
+    It gives what the engine of the file gives, see `engine.open_engine`. The file is
+    checked first, and its self test must pass in the worker. An engine whose worker
+    has ended stays without; every further call says why.
+
+    Calls from several threads are safe but wait for each other. `close` ends the
+    worker, and so does the end of this object or process.
+
+    Args:
+        source: A path, or a file already read with `read_model_file`.
+        num_threads: Of the engine; default: the usable cores, at most 4.
+        delegate: See `engine.open_engine`.
+        delegate_options: See `engine.open_engine`.
+        runtime: See `engine.open_engine`.
+        limits: Of memory and time.
+
+    Raises:
+        ModelFileError: If the file is not ours, damaged, refused by the runtime, fails
+            its self test, or the worker crashed or went beyond its limits.
+        UsageError: If an argument cannot be used, or there are no limits of processes
+            on this system.
+        MissingExtraError: If the runtime is not installed.
+
+    Example:
+        >>> with SandboxEngine("model.tflite") as engine:  # doctest: +SKIP
+        ...     heads = engine.run({"image": canvas})
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | ModelFile,
+        *,
+        num_threads: int | None = None,
+        delegate: str | None = None,
+        delegate_options: Mapping[str, str] | None = None,
+        runtime: str | None = None,
+        limits: SandboxLimits | None = None,
+    ) -> None:
+        if sys.platform == "win32":
+            raise UsageError("Windows has no limits for processes: no sandbox there")
+        model = source if isinstance(source, ModelFile) else read_model_file(source)
+        check_graph(model)
+        self.model = model
+        self.metadata = model.metadata
+        self.num_threads = check_threads(num_threads)
+        self.limits = _filled(limits or SandboxLimits())
+        self._label = model.label
+        self._lock = threading.Lock()
+        self._ended: ModelFileError | None = None
+        self._process = _start()
+        self._stop = weakref.finalize(self, _end, self._process)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._channel = Channel(
+            self._process.stdout.fileno(), self._process.stdin.fileno()
+        )
+        try:
+            loaded = self._load(delegate, delegate_options, runtime)
+            self.is_integer = bool(loaded["is_integer"])
+            self.report = _report(loaded["report"], self._label)
+            self.metadata = with_plateaus(self.metadata, is_integer=self.is_integer)
+            self._check_self_test()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the network; see `engine.Engine`.
+
+        Raises:
+            ModelFileError: If the worker crashed or went beyond its limits.
+        """
+        return {name: head.real() for name, head in self.run_raw(inputs).items()}
+
+    def run_raw(
+        self, inputs: Mapping[str, NDArray[Any] | PlacedImage]
+    ) -> dict[str, RawHead]:
+        """Runs the network; see `engine.RawEngine`."""
+        self.metadata.check_inputs(inputs)
+        arrays = [
+            values.pixels()
+            if isinstance(values, PlacedImage)
+            else np.ascontiguousarray(values)
+            for values in inputs.values()
+        ]
+        task = {"names": list(inputs), "sizes": [array.nbytes for array in arrays]}
+        heads: list[RawHead] = []
+
+        def place(document: Document, size: int) -> Sequence[NDArray[Any]]:
+            found = {} if "error" in document else self._described(document)
+            if sum(head.values.nbytes for head in found.values()) != size:
+                raise ChannelClosed
+            heads[:] = found.values()
+            return [head.values for head in heads]
+
+        reply = self._ask(task, arrays, place, "running it", self.limits.run_seconds)
+        names = [entry["name"] for entry in reply["heads"]]
+        return dict(zip(names, heads, strict=True))
+
+    def close(self) -> None:
+        """Ends the worker."""
+        if self._ended is None:
+            self._ended = ModelFileError(f"{self._label}: its engine was closed")
+        self._stop()
+
+    def __enter__(self) -> "SandboxEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load(
+        self,
+        delegate: str | None,
+        delegate_options: Mapping[str, str] | None,
+        runtime: str | None,
+    ) -> Document:
+        text = self.model.metadata.to_json().encode()
+        graph = self.model.graph
+        path = self.model.path
+        task = {
+            "format": self.model.format,
+            "path": None if path is None else str(path),
+            "threads": self.num_threads,
+            "delegate": delegate,
+            "delegate_options": None
+            if delegate_options is None
+            else dict(delegate_options),
+            "runtime": runtime,
+            "memory": self.limits.memory_bytes,
+            "sizes": [len(text), len(graph)],
+        }
+        return self._ask(
+            task, (text, graph), _nothing, "loading it", self.limits.load_seconds
+        )
+
+    def _ask(
+        self,
+        task: Document,
+        parts: Sequence[Any],
+        place: Any,
+        doing: str,
+        seconds: float,
+    ) -> Document:
+        """Sends a task and waits for the answer, or says what became of the worker."""
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            try:
+                patience = seconds + _GRACE_SECONDS
+                self._channel.send({**task, "seconds": seconds}, parts, patience)
+                reply = self._channel.receive(place, patience)
+            except (ChannelClosed, ChannelLate) as error:
+                is_late = isinstance(error, ChannelLate)
+                raise self._lost(doing, seconds, is_late=is_late) from None
+            except BaseException:  # an answer half read would be taken for the next
+                self.close()
+                raise
+        if "error" in reply:
+            raise self._error(reply, doing)
+        return reply
+
+    def _lost(self, doing: str, seconds: float, *, is_late: bool) -> ModelFileError:
+        code = _end(self._process)
+        memory = f"{(self.limits.memory_bytes or 0) / (1 << 20):.0f} MiB"
+        if is_late or code == -signal.SIGALRM:
+            what = f"took longer than {seconds:g} s"
+        elif code == -signal.SIGKILL:
+            what = "was killed, probably for want of memory on this machine"
+        elif code < 0:
+            what = f"crashed ({signal.Signals(-code).name}) with {memory} to use"
+        else:
+            what = "ended without an answer"
+        self._ended = ModelFileError(
+            f"{self._label}: the runtime {what} while {doing} in the sandbox; the file "
+            "is damaged or made to do harm, or needs higher SandboxLimits"
+        )
+        return self._ended
+
+    def _error(self, reply: Document, doing: str) -> DeepLabEdgeError:
+        if reply["error"] == "MemoryError":
+            memory = (self.limits.memory_bytes or 0) / (1 << 20)
+            return ModelFileError(
+                f"{self._label}: takes more than {memory:.0f} MiB while {doing} in the "
+                "sandbox; raise SandboxLimits.memory_bytes if you trust the file"
+            )
+        message = _printable(reply.get("message"))
+        if self._label not in message:
+            message = f"{self._label}: {message}"
+        return _ERRORS.get(str(reply["error"]), ModelFileError)(message)
+
+    def _described(self, document: Document) -> dict[str, RawHead]:
+        """Makes room for the heads that the worker announces, if they can be right."""
+        specs = dict(self.metadata.outputs)
+        if self.metadata.merge_place == CUSTOM_OP:
+            specs |= {spec.name: spec for spec in op_outputs(self.metadata)}
+        heads: dict[str, RawHead] = {}
+        try:
+            for entry in document["heads"]:
+                name, dtype, scale = entry["name"], entry["dtype"], entry["scale"]
+                shape = specs[name].shape
+                if tuple(entry["shape"]) != shape or dtype not in _DTYPES:
+                    raise ChannelClosed
+                if not math.isfinite(scale):
+                    raise ChannelClosed
+                heads[name] = RawHead(
+                    np.empty(shape, dtype), float(scale), int(entry["zero_point"])
+                )
+        except (KeyError, TypeError, ValueError):
+            raise ChannelClosed from None
+        if not set(self.metadata.outputs) <= set(heads):
+            raise ChannelClosed
+        return heads
+
+    def _check_self_test(self) -> None:
+        found = self.run(sample_inputs(self.model))
+        golden = self.model.golden
+        measurements = (
+            check_finite(found)
+            if golden is None
+            else compare_outputs(
+                self.model.metadata,
+                golden.heads,
+                found,
+                has_delegate=self.report.library is not None,
+            )
+        )
+        wrong = [measurement for measurement in measurements if not measurement.is_kept]
+        if wrong:
+            raise ModelFileError(
+                f"{self._label}: fails its self test ({wrong[0]}); it was changed or "
+                "this machine computes something else; convert it again"
+            )
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith(_OUR_VARIABLES)
+    }
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for this process, which ends the other
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int:
+    """Ends a worker, if it has not, and returns how it ended."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.close()
+    try:  # its own end says more than ours
+        code = process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    process.stdout.close()
+    return code
+
+
+def _filled(limits: SandboxLimits) -> SandboxLimits:
+    if limits.memory_bytes is not None:
+        return limits
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return dataclasses.replace(limits, memory_bytes=min(memory * 3 // 4, _MOST_MEMORY))
+
+
+def _nothing(_: Document, size: int) -> Sequence[Any]:
+    if size:
+        raise ChannelClosed
+    return ()
+
+
+def _report(document: Any, label: str) -> EngineReport:
+    try:
+        texts = ("runtime", "version", "delegate")
+        maybe = ("library", "fallback_reason")
+        return EngineReport(
+            **{name: _printable(document[name]) for name in texts},
+            **{
+                name: None if document[name] is None else _printable(document[name])
+                for name in maybe
+            },
+            threads=int(document["threads"]),
+            notes=tuple(map(_printable, document["notes"])),
+            differences={
+                _printable(name): math.inf if share is None else float(share)
+                for name, share in document["differences"].items()
+            },
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ModelFileError(
+            f"{label}: the sandboxed runtime says nothing of itself"
+        ) from None
+
+
+def _printable(text: object) -> str:
+    """Makes one line of what a worker says, which a terminal can show as it is."""
+    letters = str(text)[:_MAX_MESSAGE]
+    return "".join(letter if letter.isprintable() else " " for letter in letters)

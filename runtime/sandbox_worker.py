@@ -1,0 +1,173 @@
+"""The process in which a sandboxed model runs.
+
+It has no more memory, time, files and privileges than it needs. It ends when the
+process that started it is gone: its input then ends, and while it computes an alarm
+is set that nothing catches.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.errors import DeepLabEdgeError
+from deeplab2_edge.model_file import (
+    CUSTOM_OP,
+    ONNX,
+    ModelFile,
+    ModelMetadata,
+    is_picture,
+)
+from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.engine_report import report_of
+from deeplab2_edge.runtime.native.build import find_library
+from deeplab2_edge.runtime.runtimes import choose_runtime, import_runtime
+from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed, Document
+
+_MAX_OPEN_FILES = 64
+_THREAD_BYTES = 144 << 20  # a stack, and the range that malloc reserves for a thread
+_NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4  # of prctl
+
+
+def main() -> None:
+    """Serves one engine until the input ends."""
+    channel = Channel(os.dup(0), os.dup(1))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)  # what a library prints must not mix with answers
+    with contextlib.suppress(ChannelClosed):
+        _serve(channel)
+
+
+def _serve(channel: Channel) -> None:
+    parts: list[bytearray] = []
+
+    def take(document: Document, size: int) -> list[bytearray]:
+        sizes = document["sizes"]
+        if sum(sizes) != size:
+            raise ChannelClosed
+        parts[:] = [bytearray(size) for size in sizes]
+        return parts
+
+    task = channel.receive(take)
+    text, graph = (bytes(part) for part in parts)
+    parts.clear()
+    engine = None
+    with _alarm(task["seconds"]), _replying(channel):
+        metadata = ModelMetadata.from_json(text)
+        _prepare(task, metadata)
+        path = None if task["path"] is None else Path(task["path"])
+        engine = open_engine(
+            ModelFile(graph, metadata, path=path),
+            num_threads=task["threads"],
+            delegate=task["delegate"],
+            delegate_options=task["delegate_options"],
+            runtime=task["runtime"],
+        )
+        report = report_of(engine)
+        assert report is not None  # engines of files have one
+        channel.send({"is_integer": engine.is_integer, "report": report.to_dict()})
+    if engine is None:
+        return
+    del graph
+    specs = engine.metadata.inputs
+    while True:
+        task = channel.receive(take)
+        inputs: dict[str, NDArray[Any]] = {
+            name: np.frombuffer(
+                part, np.uint8 if is_picture(name) else np.float32
+            ).reshape(specs[name].shape)
+            for name, part in zip(task["names"], parts, strict=True)
+        }
+        with _alarm(task["seconds"]), _replying(channel):
+            heads = engine.run_raw(inputs)  # type: ignore[attr-defined]
+            values = [np.ascontiguousarray(head.values) for head in heads.values()]
+            described = [
+                {
+                    "name": name,
+                    "shape": array.shape,
+                    "dtype": array.dtype.name,
+                    "scale": float(head.scale),
+                    "zero_point": int(head.zero_point),
+                }
+                for (name, head), array in zip(heads.items(), values, strict=True)
+            ]
+            channel.send({"heads": described}, values)
+
+
+def _prepare(task: Document, metadata: ModelMetadata) -> None:
+    """Loads what is needed of this machine, then shuts the door."""
+    is_onnx = task["format"] == ONNX
+    if is_onnx:
+        import onnxruntime  # noqa: F401
+    else:
+        import_runtime(choose_runtime(task["format"], task["runtime"]))
+    if metadata.merge_place == CUSTOM_OP:
+        with contextlib.suppress(DeepLabEdgeError):
+            find_library()  # may have to build it
+    _limit_memory(task["memory"], task["threads"])
+    for kind, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        library.prctl(_DUMPABLE, 0, 0, 0, 0)
+
+
+def _limit_memory(num_bytes: int, num_threads: int) -> None:
+    """Allows so much more than what the runtime took without a model."""
+    taken = {"VmSize": 0, "VmData": 0}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in taken:
+                taken[name] = int(value.split()[0]) << 10
+    ranges = taken["VmSize"] + num_bytes + (num_threads + 2) * _THREAD_BYTES
+    for kind, limit in (
+        (resource.RLIMIT_DATA, taken["VmData"] + num_bytes),
+        (resource.RLIMIT_AS, ranges),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Ends this process if something takes longer, whatever it is doing then."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _replying(channel: Channel) -> Iterator[None]:
+    """Sends an error instead of an answer."""
+    try:
+        yield
+    except ChannelClosed:
+        raise
+    except DeepLabEdgeError as error:
+        channel.send({"error": type(error).__name__, "message": str(error)})
+    except MemoryError:
+        channel.send({"error": "MemoryError", "message": ""})
+    except Exception as error:  # runtimes raise whatever they like
+        message = f"{type(error).__name__}: {error}"
+        channel.send({"error": "ModelFileError", "message": message})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""A worker that crashes, hangs or takes all memory is one error here."""
+
+import dataclasses
+import gc
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deeplab2_edge import PanopticSegmenter, keys
+from deeplab2_edge.errors import DataError, ModelFileError, UsageError
+from deeplab2_edge.model_file import ModelFile, read_model_file
+from deeplab2_edge.runtime import sandbox
+from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.preprocess import PlacedImage
+from deeplab2_edge.runtime.sandbox import SandboxEngine, SandboxLimits
+from tests.runtime.tiny_model import (
+    CANVAS,
+    FLOAT_MODEL,
+    INT8_MODEL,
+    draw_scene,
+    tiny_metadata,
+    tiny_outputs,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="limits of processes are tested on Linux"
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[SandboxEngine]:
+    with SandboxEngine(INT8_MODEL, num_threads=1) as opened:
+        yield opened
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def test_it_gives_what_the_plain_engine_gives(engine: SandboxEngine) -> None:
+    plain = open_engine(INT8_MODEL, num_threads=1)
+    assert engine.metadata == plain.metadata
+    assert engine.is_integer == plain.is_integer
+    inputs = {keys.IMAGE: draw_scene()}
+    expected = plain.run_raw(inputs)  # type: ignore[attr-defined]
+    found = engine.run_raw(inputs)
+    assert list(found) == list(expected)
+    for name, head in expected.items():
+        np.testing.assert_array_equal(found[name].values, head.values)
+        assert (found[name].scale, found[name].zero_point) == (
+            head.scale,
+            head.zero_point,
+        )
+        np.testing.assert_array_equal(engine.run(inputs)[name], head.real())
+
+
+def test_images_on_their_way_are_written(engine: SandboxEngine) -> None:
+    metadata = engine.metadata
+    image = np.random.default_rng(1).integers(0, 256, (90, 200, 3), np.uint8)
+    placed = PlacedImage(image, metadata.canvas, metadata.resize)
+    expected = open_engine(INT8_MODEL, num_threads=1).run({keys.IMAGE: placed.pixels()})
+    found = engine.run_raw({keys.IMAGE: placed})
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name].real(), values)
+
+
+def test_a_segmenter_takes_it(engine: SandboxEngine) -> None:
+    expected = PanopticSegmenter(INT8_MODEL)(draw_scene())
+    found = PanopticSegmenter(engine)(draw_scene())
+    np.testing.assert_array_equal(found.panoptic, expected.panoptic)
+
+
+def test_wrong_inputs_are_refused_here(engine: SandboxEngine) -> None:
+    with pytest.raises(DataError, match="this model takes uint8"):
+        engine.run({keys.IMAGE: draw_scene()[1:]})
+    assert engine.run({keys.IMAGE: draw_scene()})
+
+
+def test_a_switch_opens_it() -> None:
+    opened = open_engine(FLOAT_MODEL, num_threads=1, sandbox=True)
+    assert isinstance(opened, SandboxEngine)
+    opened.close()
+    with pytest.raises(ModelFileError, match="was closed"):
+        opened.run({keys.IMAGE: draw_scene()})
+
+
+def test_a_crash_is_one_error_that_stays() -> None:
+    opened = SandboxEngine(FLOAT_MODEL, num_threads=1)
+    os.kill(opened._process.pid, signal.SIGSEGV)
+    for _ in range(2):
+        with pytest.raises(ModelFileError, match=r"tiny_float.*crashed \(SIGSEGV\)"):
+            opened.run({keys.IMAGE: draw_scene()})
+
+
+def test_a_hang_is_ended() -> None:
+    opened = SandboxEngine(
+        FLOAT_MODEL, num_threads=1, limits=SandboxLimits(run_seconds=0.5)
+    )
+    os.kill(opened._process.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(ModelFileError, match="took longer than 0.5 s while running"):
+        opened.run({keys.IMAGE: draw_scene()})
+    assert time.monotonic() - start < 10
+    assert not is_running(opened._process.pid)
+
+
+def test_loading_has_a_limit_too() -> None:
+    with pytest.raises(ModelFileError, match="took longer than 0.01 s while loading"):
+        SandboxEngine(FLOAT_MODEL, limits=SandboxLimits(load_seconds=0.01))
+
+
+def test_memory_has_a_limit() -> None:
+    """The network makes an image of 100 MB before it answers."""
+    model = greedy_model()
+    for allowed in (16 << 20, 64 << 20):
+        # XNNPACK notices; others crash, which is told with the limit.
+        message = f"failed to prepare|{allowed >> 20} MiB"
+        with pytest.raises(ModelFileError, match=message):
+            SandboxEngine(
+                model, num_threads=1, limits=SandboxLimits(memory_bytes=allowed)
+            )
+    with SandboxEngine(
+        model, num_threads=1, limits=SandboxLimits(memory_bytes=512 << 20)
+    ) as opened:
+        assert opened.run({keys.IMAGE: draw_scene()})
+
+
+def greedy_model() -> ModelFile:
+    pytest.importorskip("ai_edge_litert.schema_py_generated")
+    from tests.targets import one_op
+
+    channels = {name: spec.shape[-1] for name, spec in tiny_outputs().items()}
+    tensors = [one_op.TensorSpec((1, *CANVAS, 3), "float32", name="image")]
+    ops = []
+    source = 0
+    for size in ((2049, 4097), (17, 33)):
+        tensors.append(one_op.constant(size))
+        tensors.append(one_op.TensorSpec((1, *size, 3), "float32"))
+        made = one_op.options("ResizeBilinearOptions", alignCorners=True)
+        result = len(tensors) - 1
+        inputs = [source, result - 1]
+        ops.append(one_op.OpSpec("RESIZE_BILINEAR", inputs, [result], made))
+        source = result
+    outputs = []
+    for name, count in channels.items():
+        first = len(tensors)
+        tensors += [
+            one_op.weights(count, 1, 1, 3, dtype="float32"),
+            one_op.weights(count, dtype="float32"),
+            one_op.TensorSpec((1, 17, 33, count), "float32", name=name),
+        ]
+        inputs = [source, first, first + 1]
+        ops.append(one_op.OpSpec("CONV_2D", inputs, [first + 2], one_op.conv()))
+        outputs.append(first + 2)
+    return ModelFile(one_op.model(tensors, ops, [0], outputs), tiny_metadata())
+
+
+def test_a_file_that_fails_its_self_test_is_refused() -> None:
+    model = read_model_file(FLOAT_MODEL)
+    graph = bytearray(model.graph)
+    weights = np.float32(-1.35).tobytes()  # what an instance center must be above
+    place = graph.index(weights)
+    graph[place : place + 4] = np.float32(1.35).tobytes()
+    digest = hashlib.sha256(graph).hexdigest()
+    changed = dataclasses.replace(
+        model,
+        graph=bytes(graph),
+        metadata=dataclasses.replace(model.metadata, graph_sha256=digest),
+    )
+    with pytest.raises(ModelFileError, match=r"fails its self test \(center_heatmap"):
+        SandboxEngine(changed, num_threads=1)
+
+
+def test_answers_that_cannot_be_right_are_not_taken() -> None:
+    """A worker that was taken over may say anything."""
+    opened = SandboxEngine(FLOAT_MODEL, num_threads=1)
+    good = opened.metadata.outputs
+    for harm in (
+        {"name": "elsewhere"},
+        {"shape": [1 << 20, 1 << 20]},
+        {"dtype": "object"},
+        {"scale": float("nan")},
+        {"zero_point": "x"},
+    ):
+        document = {
+            "heads": [
+                {
+                    "name": name,
+                    "shape": list(spec.shape),
+                    "dtype": "float32",
+                    "scale": 0.0,
+                    "zero_point": 0,
+                }
+                for name, spec in good.items()
+            ]
+        }
+        assert opened._described(document)
+        document["heads"][0] |= harm
+        with pytest.raises(sandbox.ChannelClosed):
+            opened._described(document)
+    opened.close()
+
+
+def test_the_worker_has_few_rights(engine: SandboxEngine) -> None:
+    pid = engine._process.pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    for line in limits.splitlines():
+        if line.startswith("Max file size"):
+            assert line.split()[3] == "0"
+        if line.startswith("Max open files"):
+            assert int(line.split()[3]) <= 64
+        if line.startswith("Max address space"):
+            assert line.split()[3] != "unlimited"
+
+
+def test_nothing_is_left_behind() -> None:
+    opened = SandboxEngine(FLOAT_MODEL, num_threads=1)
+    pid = opened._process.pid
+    assert is_running(pid)
+    del opened
+    gc.collect()
+    assert wait_until(lambda: not is_running(pid))
+
+
+def test_the_worker_ends_with_a_parent_that_is_killed() -> None:
+    code = f"""
+import os, signal
+from deeplab2_edge.runtime.sandbox import SandboxEngine
+engine = SandboxEngine({str(FLOAT_MODEL)!r}, num_threads=1)
+print(engine._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    assert wait_until(lambda: not is_running(pid))
+
+
+def test_a_worker_that_computes_for_ever_ends_itself() -> None:
+    """Nobody else may be there to end it."""
+    code = """
+from deeplab2_edge.runtime.sandbox_worker import _alarm
+with _alarm(30):
+    pass
+with _alarm(0.2):
+    while True:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_no_secrets_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "secret")
+    with SandboxEngine(FLOAT_MODEL, num_threads=1) as opened:
+        process: Any = opened._process
+        try:
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        except PermissionError:  # it cannot even be looked at
+            return
+        assert b"SOME_TOKEN" not in environment
+        assert b"PATH=" in environment
+
+
+@pytest.mark.parametrize("field", ["memory_bytes", "load_seconds", "run_seconds"])
+def test_limits_are_positive(field: str) -> None:
+    with pytest.raises(UsageError, match=f"{field} is 0; it must be positive"):
+        SandboxLimits(**{field: 0})
