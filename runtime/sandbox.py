@@ -374,14 +374,13 @@ def _nothing(_: Document, size: int) -> Sequence[Any]:
 
 def _report(document: Any, label: str) -> EngineReport:
     try:
-        texts = ("runtime", "version", "delegate")
-        maybe = ("library", "fallback_reason")
+        library, reason = document["library"], document["fallback_reason"]
         return EngineReport(
-            **{name: _printable(document[name]) for name in texts},
-            **{
-                name: None if document[name] is None else _printable(document[name])
-                for name in maybe
-            },
+            runtime=_printable(document["runtime"]),
+            version=_printable(document["version"]),
+            delegate=_printable(document["delegate"]),
+            library=None if library is None else _printable(library),
+            fallback_reason=None if reason is None else _printable(reason),
             threads=int(document["threads"]),
             notes=tuple(map(_printable, document["notes"])),
             differences={

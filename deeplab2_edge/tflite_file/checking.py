@@ -232,7 +232,7 @@ class _Subgraph:
         for index, place in last.items():
             if index >= 0 and not self.tensors[index].is_constant:
                 dying[place + 1].append(index)
-        alive = sum(self.tensors[index].num_bytes for index in self.ends[0])
+        alive: int = sum(self.tensors[index].num_bytes for index in self.ends[0])
         peak = alive
         for place, op in enumerate(self._ops):
             alive -= sum(self.tensors[i].num_bytes for i in dying[place])
@@ -332,7 +332,7 @@ def _op_name(code: Mapping[str, Any]) -> str:
         return _printable(code["custom_code"]) or "CUSTOM"
     if not 0 <= number < len(schema.OPS):
         return f"BUILTIN_{number}"
-    return schema.OPS[number]
+    return str(schema.OPS[number])
 
 
 def _constant(buffer: Fields, content: bytes) -> memoryview:
