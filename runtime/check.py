@@ -12,7 +12,7 @@ from deeplab2_edge.runtime.comparison import (
     compare_outputs,
     sample_inputs,
 )
-from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.engine_report import EngineReport, report_of
 
 
@@ -80,6 +80,11 @@ def check_model(
         runtime=runtime,
         falls_back=False,
     )
+    return check_engine(engine, model)
+
+
+def check_engine(engine: Engine, model: ModelFile) -> SelfTest:
+    """Runs the self test of a file with an engine that `open_engine` gave."""
     report = report_of(engine)
     assert report is not None  # engines of files have one
     found = engine.run(sample_inputs(model))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.errors import DeepLabEdgeError, UsageError
 from deeplab2_edge.model_file import ModelFile
 from deeplab2_edge.runtime.delegates import Delegate
+from deeplab2_edge.wording import counted
 
 SECONDS = 180  # GPUs compile their programs first
 
@@ -75,14 +76,14 @@ def try_delegate(
         )
     except subprocess.TimeoutExpired:
         raise UsageError(
-            f"{delegate.label} gave no answer within {SECONDS} seconds; is its device "
-            "ready? Without a delegate the CPU computes"
+            f"{delegate.label} gave no answer within {counted(SECONDS, 'second')}; is "
+            "its device ready? Without a delegate the CPU computes"
         ) from None
     if done.returncode:
         raise UsageError(
             f"{delegate.label} ended its process with {_ending(done.returncode)}"
-            f"{_last_line(done.stderr)}; it was probably built for another TFLite than "
-            f"{runtime}"
+            f"{_last_line(done.stderr)}; it is damaged, or was built for another "
+            f"TFLite than {runtime}"
         )
     found = pickle.loads(done.stdout)
     if isinstance(found, DeepLabEdgeError):

@@ -1,4 +1,4 @@
-"""`deeplab2-edge doctor`: what is installed, what is missing, how to get it."""
+"""`deeplab2-edge doctor`: what is here, what a model would use of it, and why."""
 
 import argparse
 import dataclasses
@@ -11,14 +11,19 @@ import sys
 from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command
+from deeplab2_edge.cli.engine_options import add_engine_options, engine_options
 from deeplab2_edge.version import __version__
 
 _EPILOG = """\
-Exit code 1 if something is missing that `deeplab2-edge run` needs.
+With a model: which runtime and delegate run it and why, whether it computes here what
+its maker computed, and how long one run of the network takes. Exit code 1 if something
+is missing that `deeplab2-edge run` needs, or the model fails its self test.
 
 examples:
   deeplab2-edge doctor
-  deeplab2-edge doctor --json
+  deeplab2-edge doctor model.tflite
+  deeplab2-edge doctor model_edgetpu.tflite --delegate edgetpu
+  deeplab2-edge doctor model.tflite --json
 """
 
 _OLDEST_PYTHON = (3, 10)
@@ -70,7 +75,8 @@ _PACKAGES = (
             ("tflite_runtime.interpreter", "tflite-runtime"),
         ),
         "run, benchmark, inspect",
-        "pip install ai-edge-litert  (32-bit ARM: pip install tflite-runtime)",
+        "pip install ai-edge-litert  (32-bit ARM: pip install tflite-runtime "
+        "'numpy<2', up to Python 3.11; with a newer one use the 64-bit OS)",
         True,
         True,
     ),
@@ -94,10 +100,23 @@ def add_parser(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "doctor",
-        help="show what is installed, what is missing and how to get it",
-        description="Checks this installation.",
+        help="show what is installed, what this board has, and what a model would use",
+        description="Checks this installation and this board.",
         examples=_EPILOG,
     )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a file made by `deeplab2-edge convert`, to open and run as `run` would",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the interpreter (default: the usable cores, at most 4)",
+    )
+    add_engine_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"
     )
@@ -105,28 +124,67 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reports; returns 1 if something needed is missing."""
+    """Reports; returns 1 if something needed is missing or the model fails."""
     checks = [_check_python(), *(_check_package(package) for package in _PACKAGES)]
     is_healthy = all(check["ok"] for check in checks if check["required"])
+    board: dict[str, Any] = {}
+    if is_healthy:  # what follows needs these packages
+        from deeplab2_edge.runtime import diagnosis
+
+        board = {
+            "board": diagnosis.describe_board(),
+            "runtimes": diagnosis.describe_runtimes(),
+            "delegates": diagnosis.describe_delegates(),
+            "native_core": diagnosis.describe_native(),
+        }
+    model = _diagnose(args) if is_healthy and args.model else None
+    passed = is_healthy and (model is None or model["self_test"]["passed"])
     if args.json:
         document = {
-            "ok": is_healthy,
+            "ok": passed,
             "version": __version__,
             "system": platform.platform(),
             "checks": checks,
+            **board,
+            "model": model,
         }
         print(json.dumps(document, indent=1))
-        return 0 if is_healthy else 1
+        return 0 if passed else 1
     print(f"deeplab2-edge {__version__} on {platform.platform()}")
+    _print_checks(checks)
+    if board:
+        from deeplab2_edge.cli.doctor_report import print_board, print_model
+
+        print_board(**board)
+        if model is not None:
+            print_model(model)
+    if passed:
+        print("ready: deeplab2-edge run MODEL INPUT")
+    return 0 if passed else 1
+
+
+def _diagnose(args: argparse.Namespace) -> dict[str, Any]:
+    from deeplab2_edge.model_file import read_model_file
+    from deeplab2_edge.runtime.diagnosis import diagnose_model
+
+    report, facts, test = diagnose_model(
+        read_model_file(args.model), num_threads=args.threads, **engine_options(args)
+    )
+    return {
+        "path": args.model,
+        "engine": report.to_dict(),
+        **facts,
+        "self_test": test.to_json(),
+    }
+
+
+def _print_checks(checks: list[dict[str, Any]]) -> None:
     for check in checks:
         mark = "ok" if check["ok"] else ("MISSING" if check["required"] else "-")
         print(f"  {mark:<8}{check['name']:<20}{check['found'] or 'not installed'}")
     for check in checks:
         if not check["ok"]:
             print(f"{check['name']} is for {check['needed_for']}: {check['install']}")
-    if is_healthy:
-        print("ready: deeplab2-edge run MODEL INPUT")
-    return 0 if is_healthy else 1
 
 
 def _check_python() -> dict[str, Any]:
@@ -167,5 +225,13 @@ def _find(package: _Package) -> tuple[bool, str | None]:
             except Exception as error:  # a broken binary can raise anything
                 reason = " ".join(str(error).split())[:120]
                 return False, f"{distribution} {version}, broken: {reason}"
+            if distribution == "tflite-runtime" and _has_numpy_2():
+                # It can be imported, and dies in its first call.
+                reason = "does not work with NumPy 2, run: pip install 'numpy<2'"
+                return False, f"{distribution} {version}, broken: {reason}"
         return True, f"{distribution} {version}"
     return False, None
+
+
+def _has_numpy_2() -> bool:
+    return int(importlib.metadata.version("numpy").split(".")[0]) >= 2
