@@ -34,8 +34,10 @@ _CAPACITY = 1
 _LIVE_CAPACITY = 8
 # How often the taker of the results looks whether it should stop.
 _POLL_SECONDS = 0.1
-# What a thread gets to end: it may be within the network, or wait for a camera.
-_CLOSE_SECONDS = 1.0
+# What a thread gets to end: it may be within the network, or wait for a camera. Whoever
+# was told to stop is in a hurry.
+_CLOSE_SECONDS = 30.0
+_STOP_SECONDS = 1.0
 
 
 class FramePipeline:
@@ -109,7 +111,8 @@ class FramePipeline:
         """Ends all threads; those that cannot be ended are left behind."""
         for buffer in self._buffers:
             buffer.close()
-        deadline = time.monotonic() + _CLOSE_SECONDS
+        patience = _STOP_SECONDS if self._should_stop() else _CLOSE_SECONDS
+        deadline = time.monotonic() + patience
         for buffer in self._buffers:
             self.is_stuck |= not buffer.join(deadline)
         if self._reader is None:

@@ -253,26 +253,6 @@ def test_wrong_input_is_one_line_exit_code_2_and_nothing_written(
     assert after == before
 
 
-def test_ctrl_c_on_a_video_leaves_nothing_half_written(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from deeplab2_edge.runtime.predictors import canvas as segmenter
-
-    calls: list[int] = []
-    place = segmenter.PlacedImage
-
-    def interrupted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return place(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(segmenter, "PlacedImage", interrupted)
-    out = tmp_path / "out"
-    assert main(["run", MODEL, str(video), "--output", str(out)]) == 130
-    assert list(out.iterdir()) == []
-
-
 @pytest.mark.parametrize("command", ["run", "benchmark", "inspect", "doctor"])
 def test_help_answers_without_loading_anything_heavy(command: str) -> None:
     code = (

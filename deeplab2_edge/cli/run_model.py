@@ -1,0 +1,111 @@
+"""Opens what `deeplab2-edge run` segments with: a model file or a checkpoint."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deeplab2_edge.cli.arguments import check_size
+from deeplab2_edge.cli.drawing import read_drawing_options
+from deeplab2_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from deeplab2_edge.runtime.clips import ClipSegmenter
+    from deeplab2_edge.runtime.views import ViewOptions
+
+
+def open_model(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+    """Opens the model, and finds out what can be drawn of its results.
+
+    Raises:
+        DeepLabEdgeError: If it cannot be used, or an option does not fit it.
+    """
+    return (_open_file if _is_model_file(args.model) else _open_checkpoint)(args)
+
+
+def _is_model_file(model: str) -> bool:
+    """Tells model files from what else may be a checkpoint."""
+    path = Path(model)
+    is_checkpoint_file = ".data-" in path.name or path.name.endswith(
+        (".index", ".tar", ".gz", ".tgz", ".zip")
+    )
+    return path.suffix in (".tflite", ".onnx") or (
+        path.is_file() and not is_checkpoint_file
+    )
+
+
+def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+    from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+
+    if args.config or args.input_size:
+        raise UsageError(
+            "--config and --input-size belong to checkpoints; a converted file "
+            "carries its own settings: leave them out"
+        )
+    segmenter = PanopticSegmenter(
+        args.model, num_threads=args.threads, delegate=args.delegate
+    )
+    metadata = segmenter.metadata
+    options = _drawing(
+        args, has_instances=metadata.has_instances, has_depth=metadata.has_depth
+    )
+    _check_tracking(args, metadata.has_instances, segmenter.keeps_ids)
+    return _tracked(args, segmenter), options
+
+
+def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+    from deeplab2_edge.config import load_config
+    from deeplab2_edge.experiments import find_config
+    from deeplab2_edge.families import abilities_of
+
+    for option in ("threads", "delegate"):
+        if getattr(args, option) is not None:
+            raise UsageError(
+                f"--{option} belongs to converted files; {args.model} is a checkpoint"
+            )
+    config = load_config(find_config(args.model, args.config))
+    abilities = abilities_of(config)
+    options = _drawing(
+        args,
+        has_instances=abilities.has_instances,
+        has_depth=abilities.has_depth,
+    )
+    _check_tracking(args, abilities.has_instances, abilities.keeps_ids)
+    if args.input_size:
+        stride = config.model_options.backbone.output_stride
+        check_size(args.input_size, stride, "--input-size")
+    from deeplab2_edge.models.engine import load_engine
+    from deeplab2_edge.runtime.segmenter import PanopticSegmenter
+
+    engine = load_engine(config, args.model, canvas=args.input_size)
+    return _tracked(args, PanopticSegmenter(engine)), options
+
+
+def _check_tracking(
+    args: argparse.Namespace, has_instances: bool, keeps_ids: bool
+) -> None:
+    if args.track and not has_instances:
+        raise UsageError(
+            f"--track: {args.model} has no instances that could be tracked"
+        )
+    if args.track and keeps_ids:
+        raise UsageError(
+            f"--track: {args.model} follows instances by itself; leave it out"
+        )
+
+
+def _tracked(args: argparse.Namespace, segmenter: "ClipSegmenter") -> "ClipSegmenter":
+    from deeplab2_edge.runtime.clips import TrackingSegmenter
+
+    return TrackingSegmenter(segmenter) if args.track else segmenter
+
+
+def _drawing(
+    args: argparse.Namespace, *, has_instances: bool, has_depth: bool
+) -> "ViewOptions":
+    if args.no_overlay and args.save is not None:
+        raise UsageError("--no-overlay and --save contradict each other; give one")
+    options = read_drawing_options(
+        args, has_instances=has_instances, has_depth=has_depth, source=args.model
+    )
+    return dataclasses.replace(options, kinds=()) if args.no_overlay else options
