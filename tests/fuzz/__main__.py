@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --count 10000`: damages model files and says what came of it.
+"""`python -m tests.fuzz --count 10000`: damages files and says what came of it.
 
 Exit code 1 if a file got past what it must not get past.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz import harness
-from tests.fuzz.corpus import write_corpus
+from tests.fuzz.corpus import write_corpus, write_images
 
 
 def main() -> int:
@@ -39,6 +39,10 @@ def main() -> int:
                 figures[f"{kind}, bare runtime"] = _run(
                     sources, kind, "bare", args.bare, args
                 )
+        if not args.files:
+            images = write_images(Path(folder))
+            figures["image"] = _run(images, harness.IMAGE, "image", args.count, args)
+            failures += figures["image"]["failures"]
     print(json.dumps(figures, indent=1))
     if args.output is not None:
         args.output.write_text(json.dumps(figures, indent=1) + "\n")
@@ -66,7 +70,7 @@ def _run(
         if harness.is_failure(outcome):
             failures += 1
             details[f"{case.source.suffix} {outcome.message[:120]}"] += 1
-            if args.keep is not None and mode == "ours":
+            if args.keep is not None and mode != "bare":
                 args.keep.mkdir(parents=True, exist_ok=True)
                 stem = f"{outcome.name}_{kind}_{case.number}_{case.damage[:20]}"
                 (args.keep / (stem + case.source.suffix)).write_bytes(case.content)

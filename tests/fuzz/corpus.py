@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,18 @@ def write_corpus(folder: Path) -> list[Path]:
         golden = Golden(image, open_engine(path, num_threads=1).run(image))
         write_model_file(path, graph, metadata, golden)
         paths.append(path)
+    return paths
+
+
+def write_images(folder: Path) -> list[Path]:
+    """Writes one image in every format that is read, and returns the paths."""
+    scene = cv2.resize(draw_scene(), (64, 48))
+    paths = []
+    for suffix in (".png", ".jpg", ".webp", ".bmp"):
+        paths.append(folder / f"scene{suffix}")
+        is_written, data = cv2.imencode(suffix, scene)
+        assert is_written
+        paths[-1].write_bytes(data.tobytes())
     return paths
 
 

@@ -13,11 +13,16 @@ from random import Random
 from typing import Any
 
 from deeplab2_edge.model_file import ModelFile, read_model_file
-from tests.fuzz.mutations import damaged, resealed, with_other_metadata
+from tests.fuzz.mutations import (
+    damaged,
+    damaged_image,
+    resealed,
+    with_other_metadata,
+)
 
 SECONDS = 20.0  # a file takes some milliseconds; more is a hang
-DAMAGED, RESEALED, METADATA = "damaged", "resealed", "metadata"
-KINDS = (DAMAGED, RESEALED, METADATA)
+DAMAGED, RESEALED, METADATA, IMAGE = "damaged", "resealed", "metadata", "image"
+KINDS = (DAMAGED, RESEALED, METADATA)  # of model files
 CRASH, HANG = "crash", "hang"
 
 
@@ -27,7 +32,7 @@ class Case:
 
     Attributes:
         source: Of which it was made.
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, or `IMAGE`.
         number: From which it was drawn, with the seed.
         damage: What was done.
         content: All of it.
@@ -63,7 +68,10 @@ def make_cases(
     sources: Iterable[Path], kind: str, numbers: Iterable[int], *, seed: int
 ) -> Iterator[Case]:
     """Damages the files in turn; equal arguments give equal cases."""
-    files = [(path, path.read_bytes(), read_model_file(path)) for path in sources]
+    files = [
+        (path, path.read_bytes(), None if kind == IMAGE else read_model_file(path))
+        for path in sources
+    ]
     for number in numbers:
         path, content, model = files[number % len(files)]
         draw = Random(f"{seed} {kind} {number}")
@@ -72,7 +80,7 @@ def make_cases(
 
 
 def run_cases(cases: Iterable[Case], mode: str) -> Iterator[Outcome]:
-    """Runs cases in the mode `ours` or `bare`, see `worker`."""
+    """Runs cases in the mode `ours`, `bare` or `image`, see `worker`."""
     answers: dict[Path, str] = {}
     with tempfile.TemporaryDirectory() as folder, _Worker(mode) as worker:
         for case in cases:
@@ -98,8 +106,10 @@ def is_failure(outcome: Outcome) -> bool:
 
 
 def _damage(
-    kind: str, content: bytes, model: ModelFile, draw: Random
+    kind: str, content: bytes, model: ModelFile | None, draw: Random
 ) -> tuple[str, bytes]:
+    if model is None:
+        return damaged_image(content, draw)
     if kind == DAMAGED:
         return damaged(content, draw)
     return (resealed if kind == RESEALED else with_other_metadata)(model, draw)

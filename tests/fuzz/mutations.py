@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -13,6 +14,8 @@ from deeplab2_edge.model_file import ModelFile
 from deeplab2_edge.model_file.container import join_file
 
 Draw = Random
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def flip_bits(data: bytearray, draw: Draw) -> None:
@@ -131,6 +134,31 @@ def with_other_metadata(model: ModelFile, draw: Draw) -> tuple[str, bytes]:
     return field, join_file(
         model.format, model.graph, json.dumps(document), model.golden
     )
+
+
+def damaged_image(content: bytes, draw: Draw) -> tuple[str, bytes]:
+    """Damages an image file; chunks of a PNG may get checksums that fit."""
+    if content.startswith(_PNG_SIGNATURE) and draw.random() < 0.7:
+        return _resealed_png(content, draw)
+    return damaged(content, draw)
+
+
+def _resealed_png(content: bytes, draw: Draw) -> tuple[str, bytes]:
+    chunks = []
+    position = len(_PNG_SIGNATURE)
+    while position < len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        chunks.append((kind, content[position + 8 : position + 8 + length]))
+        position += 12 + length
+    number = draw.choice([i for i, (_, body) in enumerate(chunks) if body])
+    kind, body = chunks[number]
+    damage, body = damaged(body, draw)
+    chunks[number] = kind, body
+    parts = [_PNG_SIGNATURE]
+    for kind, body in chunks:
+        checksum = zlib.crc32(body, zlib.crc32(kind))
+        parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", checksum)]
+    return f"{damage} in {kind.decode()}", b"".join(parts)
 
 
 def _change(document: Any, draw: Draw) -> str:

@@ -11,7 +11,7 @@ pytest.importorskip("ai_edge_litert.schema_py_generated")
 pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
 
 from tests.fuzz import harness
-from tests.fuzz.corpus import write_corpus
+from tests.fuzz.corpus import write_corpus, write_images
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,15 @@ def test_a_bare_runtime_takes_what_we_refuse(sources: list[Path]) -> None:
     cases = harness.make_cases(sources[:3], harness.DAMAGED, range(100), seed=1)
     outcomes = list(harness.run_cases(cases, "bare"))
     assert any(harness.is_failure(o) for o in outcomes)
+
+
+def test_images_are_read_or_refused(tmp_path: Path) -> None:
+    cases = harness.make_cases(
+        write_images(tmp_path), harness.IMAGE, range(200), seed=1
+    )
+    outcomes = list(harness.run_cases(cases, "image"))
+    assert [o for o in outcomes if harness.is_failure(o)] == []
+    assert {o.name for o in outcomes} == {"refused", "same", "different"}
 
 
 def test_equal_numbers_give_equal_files(sources: list[Path]) -> None:
