@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 REFERENCE ?= $(abspath ../shared/reference)
 
-.PHONY: help setup demo test test-all test-parity test-functions check format bench docs clean
+.PHONY: help setup demo fuzz test test-all test-parity test-functions check format bench docs clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ test-parity: setup  ## models against all stored outputs in REFERENCE/models
 
 test-functions: setup  ## everything around the models against REFERENCE/functions
 	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/functions
+
+fuzz: setup  ## 10,000 damaged model files of each kind and as many images, 10 minutes
+	$(BIN)/python -m tests.fuzz --count 10000 --bare 10000
 
 check: setup  ## format, lint and types
 	$(BIN)/ruff format --check .
