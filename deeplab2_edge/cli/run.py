@@ -102,6 +102,12 @@ def add_parser(subparsers: Any) -> None:
         "--delegate", metavar="LIB", help="external delegate, e.g. libedgetpu.so.1"
     )
     parser.add_argument(
+        "--sandbox",
+        action="store_true",
+        help="run the model in a process of its own with bounded memory and time: for "
+        "model files from strangers",
+    )
+    parser.add_argument(
         "--limit", type=int, metavar="N", help="stop after N images and frames"
     )
     parser.add_argument(

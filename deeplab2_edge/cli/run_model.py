@@ -35,6 +35,7 @@ def _is_model_file(model: str) -> bool:
 
 
 def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+    from deeplab2_edge.runtime.engine import open_engine
     from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 
     if args.config or args.input_size:
@@ -43,7 +44,12 @@ def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
             "carries its own settings: leave them out"
         )
     segmenter = PanopticSegmenter(
-        args.model, num_threads=args.threads, delegate=args.delegate
+        open_engine(
+            args.model,
+            num_threads=args.threads,
+            delegate=args.delegate,
+            sandbox=args.sandbox,
+        )
     )
     metadata = segmenter.metadata
     options = _drawing(
@@ -58,8 +64,8 @@ def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOpti
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.families import abilities_of
 
-    for option in ("threads", "delegate"):
-        if getattr(args, option) is not None:
+    for option in ("threads", "delegate", "sandbox"):
+        if getattr(args, option) not in (None, False):
             raise UsageError(
                 f"--{option} belongs to converted files; {args.model} is a checkpoint"
             )
