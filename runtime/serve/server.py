@@ -25,7 +25,8 @@ _CONNECTIONS_PER_CLIENT = 4
 # Without news, streams say so often that they are alive: so a client that has gone is
 # noticed, and a page notices that the server has.
 _HEARTBEAT_S = 2.0
-_GOODBYE_S = 0.3
+# For streams to say that the run has ended.
+_GOODBYE_S = 0.6
 _BOUNDARY = "frame"
 _JSON = "application/json"
 
@@ -53,10 +54,15 @@ class Server:
         self._allowance = Allowance(limits.requests_per_s)
         self._cookie = f"live_view_{listener.port}"
         self._connections: set[asyncio.Task[Any]] = set()
+        self._streams: set[asyncio.Task[Any]] = set()
         self._stop = asyncio.Event()
-        self.num_clients = 0
         self.num_refused = 0
         self.num_dropped = 0
+
+    @property
+    def num_clients(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
 
     def stop(self) -> None:
         """Makes `run` return; to be called in the loop."""
@@ -71,8 +77,10 @@ class Server:
         await self._stop.wait()
         server.close()
         self._newest.finish()
-        if self._connections:
-            await asyncio.wait(self._connections, timeout=_GOODBYE_S)
+        for connection in self._connections - self._streams:
+            connection.cancel()
+        if self._streams:
+            await asyncio.wait(set(self._streams), timeout=_GOODBYE_S)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -257,7 +265,9 @@ class Server:
         kind = "text/event-stream"
         if is_video:
             kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        self.num_clients += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
         try:
             head = encode_head(HTTPStatus.OK, kind, {"Connection": "close", **headers})
             await connection.send(head)
@@ -265,11 +275,11 @@ class Server:
                 return
             await (self._send_video if is_video else self._send_events)(connection)
         finally:
-            self.num_clients -= 1
+            self._streams.discard(task)
 
     async def _send_events(self, connection: Connection) -> None:
-        number = 0
-        while self._newest.state != "ended":
+        number, is_last = 0, False
+        while not is_last:
             document = None
             try:
                 frame = await asyncio.wait_for(
@@ -279,6 +289,7 @@ class Server:
                     document, number = await self._newest.json(frame), frame.number
             except asyncio.TimeoutError:
                 pass
+            is_last = self._newest.state == "ended"
             await connection.send(b"data: " + self._status(document) + b"\n\n")
 
     async def _send_video(self, connection: Connection) -> None:

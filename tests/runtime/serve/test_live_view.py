@@ -430,6 +430,17 @@ def test_closing_says_goodbye_and_takes_less_than_a_second() -> None:
     assert "live-view" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_every_page_hears_that_the_run_has_ended() -> None:
+    """Also one that is being sent a frame at that moment."""
+    for _ in range(10):
+        with LiveView(port=0, max_fps=1000) as live, _stream(live, "/events") as lines:
+            with _publishing(live):
+                next(lines)
+                live.close()
+            *_, last = (line for line in lines if line)
+            assert json.loads(last.removeprefix(b"data: "))["state"] == "ended"
+
+
 def _publish(live: LiveView, number: int) -> None:
     result = make_result(number)
     live.publish(result, result.image, "test", number)
