@@ -1,0 +1,148 @@
+"""A userland with our wheel and our native library in it."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.arm.userland import (
+    Userland,
+    UserlandError,
+    install_wheel,
+    make_userland,
+    python_command,
+)
+
+ROOT = Path(__file__).parents[2]
+_NOT_SOURCES = (".*", "build", "dist", "site", "*.egg-info", "__pycache__", "tests")
+_SECONDS = 900
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """Stands for a device: the files of one, and how to run something there.
+
+    Attributes:
+        userland: What it is.
+        folder: Of the userland.
+        own: Where our wheel is installed.
+        library: The native library, compiled for it.
+        home: A folder to work in.
+    """
+
+    userland: Userland
+    folder: Path
+    own: Path
+    library: Path
+    home: Path
+
+    def python(self, *arguments: str, **variables: str) -> "Answer":
+        """Runs Python with our wheel."""
+        command, environment = python_command(self.userland, self.folder, *arguments)
+        path = f"{self.own}{os.pathsep}{environment['PYTHONPATH']}"
+        environment |= {
+            "PYTHONPATH": path,
+            "HOME": str(self.home),
+            "DEEPLAB2_EDGE_NATIVE": str(self.library),
+        }
+        return run(command, {**environment, **variables}, self.home)
+
+    def command(self, *arguments: str) -> "Answer":
+        """Runs `deeplab2-edge`."""
+        return self.python(str(self.own / "bin/deeplab2-edge"), *arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Is what a program left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def make_board(userland: Userland, home: Path) -> Board:
+    """Builds the wheel and the library for a userland, and installs the wheel there.
+
+    Raises:
+        UserlandError: If something is missing or fails.
+    """
+    folder = make_userland(userland)
+    wheel = build_wheel(userland, home / "wheel")
+    own = home / "own"
+    install_wheel(wheel, userland, own)
+    return Board(userland, folder, own, cross_compile(userland, home), home)
+
+
+def build_wheel(userland: Userland, folder: Path) -> Path:
+    """Builds our wheel for a userland, on this machine.
+
+    Raises:
+        UserlandError: If it fails.
+    """
+    # In a copy: setuptools leaves files beside the sources, and takes what lies there.
+    copy = folder / "source"
+    shutil.copytree(
+        ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SOURCES)
+    )
+    answer = run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
+            *("--disable-pip-version-check", "--wheel-dir", str(folder), str(copy)),
+        ],
+        {**os.environ, **_cross_variables(userland)},
+        folder,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if answer.code or len(wheels) != 1:
+        raise UserlandError(f"the wheel cannot be built:\n{answer.err[-1000:]}")
+    return wheels[0]
+
+
+def cross_compile(userland: Userland, folder: Path) -> Path:
+    """Compiles the native library of this checkout for a userland.
+
+    Raises:
+        UserlandError: If it fails.
+    """
+    library = folder / "native.so"
+    code = (
+        "import sys; from deeplab2_edge.runtime.native.build import build_native;"
+        "build_native(sys.argv[1])"
+    )
+    answer = run(
+        [sys.executable, "-c", code, str(library)],
+        {**os.environ, **_cross_variables(userland)},
+        ROOT,
+    )
+    if answer.code:
+        raise UserlandError(f"the library cannot be compiled:\n{answer.err[-1000:]}")
+    return library
+
+
+def run(command: list[str], environment: Mapping[str, str], folder: Path) -> Answer:
+    """Runs a program to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: If it has not ended after 15 minutes.
+    """
+    done = subprocess.run(
+        command,
+        env=dict(environment),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _cross_variables(userland: Userland) -> dict[str, str]:
+    # The second one is what setuptools names the platform of a wheel by.
+    return {
+        "CXX": userland.compiler,
+        "_PYTHON_HOST_PLATFORM": f"linux-{userland.machine}",
+    }
