@@ -7,7 +7,8 @@ from deeplab2_edge.runtime.native.core import (
     is_available,
     segment_panoptic,
 )
-from deeplab2_edge.runtime.native.merge import load_core, merge_heads
+from deeplab2_edge.runtime.native.library import load_core
+from deeplab2_edge.runtime.native.merge import merge_heads
 from deeplab2_edge.runtime.native.transforms import place_image
 
 __all__ = [

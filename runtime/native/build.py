@@ -19,19 +19,33 @@ LIBRARY_VARIABLE = "DEEPLAB2_EDGE_NATIVE"
 COMPILER_VARIABLE = "CXX"
 
 _SOURCES = (
+    "centers.cpp",
+    "core.cpp",
     "drawing.cpp",
+    "frame.cpp",
+    "grouping.cpp",
+    "labels.cpp",
     "masks.cpp",
-    "panoptic_merge.cpp",
+    "merging.cpp",
+    "pool.cpp",
     "tflite_delegate.cpp",
     "transforms.cpp",
 )
 _HEADERS = (
     "axis.h",
+    "centers.h",
+    "classes.h",
+    "deeplab2_edge.h",
     "drawing.h",
     "floats4.h",
+    "frame.h",
+    "grouping.h",
+    "labels.h",
+    "lanes.h",
     "masks.h",
-    "panoptic_merge.h",
+    "merging.h",
     "parallel.h",
+    "pool.h",
     "tflite_abi.h",
     "transforms.h",
 )
@@ -138,7 +152,7 @@ def _library_name() -> str:
     for name in (*_SOURCES, *_HEADERS):
         digest.update(_source(name).encode())
     suffix = sysconfig.get_config_var("SHLIB_SUFFIX") or ".so"
-    return f"panoptic_merge-{platform.machine()}-{digest.hexdigest()[:16]}{suffix}"
+    return f"deeplab2_edge-{platform.machine()}-{digest.hexdigest()[:16]}{suffix}"
 
 
 def _cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """From the heads of a Panoptic-DeepLab to the maps of the image, in C++."""
 
+import ctypes
 import functools
 import logging
 from collections.abc import Mapping
@@ -11,13 +12,28 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.errors import DeepLabEdgeError, UsageError
-from deeplab2_edge.panoptic import resize_nearest
+from deeplab2_edge.panoptic import Heads
 from deeplab2_edge.runtime.heads import RawHead
-from deeplab2_edge.runtime.native.merge import load_core, merge_heads
+from deeplab2_edge.runtime.native.library import (
+    THREADS,
+    check,
+    head,
+    load_core,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from deeplab2_edge.model_file import ModelMetadata
     from deeplab2_edge.runtime.preprocess import Placement
+
+# Quantizations that the core computes with; others become float32 before.
+_SCALES = 1e-30, 1e30
+_MAX_ZERO_POINT = 1 << 16
+
+_SEGMENT = np.dtype(
+    [("area", "i8"), ("id", "i4"), ("box", "i4", 4), ("score", "f4")], align=True
+)
+_CENTER = np.dtype([("yx", "i4", 2), ("score", "f4")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,40 +112,87 @@ def segment_panoptic(
     if settings is None:
         raise UsageError(f"{metadata.name}: a model without settings to merge")
     logits, heatmap, offsets = (
-        np.asarray(heads[name].real(), np.float32)
+        _in_steps(heads[name])
         for name in (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
     )
-    if heatmap.ndim == 3 and heatmap.shape[2] == 1:
-        heatmap = heatmap[..., 0]
-    maps = merge_heads(
-        logits, heatmap, offsets, canvas=metadata.canvas, settings=settings
+    flat = heatmap.values
+    Heads(
+        logits.values,
+        flat[..., 0] if flat.ndim == 3 and flat.shape[2] == 1 else flat,
+        offsets.values,
     )
-    height, width = placement.resized_size
-
-    def undo(a: NDArray[Any]) -> NDArray[Any]:
-        return resize_nearest(a[:height, :width], placement.image_size)
-
-    panoptic, scores = undo(maps.panoptic), undo(maps.instance_scores)
-    ids = np.unique(panoptic)
-    classes = ids // metadata.label_divisor
-    ids = ids[(classes != metadata.ignore_label) & (classes < metadata.num_classes)]
-    areas, boxes, means = [], [], []
-    for i in ids.tolist():
-        rows, columns = np.nonzero(panoptic == i)
-        areas.append(rows.size)
-        boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-        is_thing = i // metadata.label_divisor in metadata.thing_ids
-        score = float(scores[rows[0], columns[0]])
-        means.append(min(max(score, 0.0), 1.0) if is_thing else np.nan)
+    result = _Segmentation()
+    panoptic, semantic = (np.empty(placement.image_size, np.int32) for _ in range(2))
+    result.panoptic, result.semantic = panoptic.ctypes.data, semantic.ctypes.data
+    check(
+        load_core().dle_segment_panoptic(
+            THREADS.handle(num_threads),
+            ctypes.byref(_described(keys.SEMANTIC_LOGITS, logits)),
+            ctypes.byref(_described(keys.CENTER_HEATMAP, heatmap)),
+            ctypes.byref(_described(keys.OFFSET_MAP, offsets)),
+            ctypes.byref(settings_of(settings, logits.values.shape, metadata.canvas)),
+            ctypes.byref(_Placement(*placement.image_size, *placement.resized_size)),
+            ctypes.byref(result),
+        )
+    )
+    segments = _copied(result.segments, result.num_segments, _SEGMENT)
+    classes = segments["id"] // metadata.label_divisor
+    segments = segments[classes < metadata.num_classes]
+    scores = segments["score"].astype(np.float64).clip(0.0, 1.0)
+    scores[~np.isin(classes[: scores.size], metadata.thing_ids)] = np.nan
+    centers = _copied(result.centers, result.num_centers, _CENTER)
     return NativeResult(
         panoptic=panoptic,
-        semantic=undo(maps.semantic),
+        semantic=semantic,
         segments=SegmentTable(
-            ids.astype(np.int32),
-            np.array(areas, np.int64),
-            np.array(boxes, np.int32).reshape(-1, 4),
-            np.array(means, np.float64),
+            ids=segments["id"].copy(),
+            areas=segments["area"].copy(),
+            boxes=segments["box"].copy(),
+            scores=scores,
         ),
-        centers_yx=maps.centers_yx,
-        center_scores=maps.center_scores,
+        centers_yx=centers["yx"].copy(),
+        center_scores=centers["score"].copy(),
     )
+
+
+class _Placement(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_int32)
+        for name in ("image_height", "image_width", "resized_height", "resized_width")
+    )
+
+
+class _Segmentation(ctypes.Structure):
+    _fields_ = (
+        ("panoptic", ctypes.c_void_p),
+        ("semantic", ctypes.c_void_p),
+        ("num_segments", ctypes.c_int32),
+        ("num_centers", ctypes.c_int32),
+        ("segments", ctypes.c_void_p),
+        ("centers", ctypes.c_void_p),
+    )
+
+
+def _in_steps(given: RawHead) -> RawHead:
+    """Gives a head in C order that the core can read."""
+    is_float = given.values.dtype == np.float32 and not given.scale
+    if not is_float and not (
+        given.values.dtype.name in ("int8", "uint8", "int16")
+        and _SCALES[0] < given.scale < _SCALES[1]
+        and abs(given.zero_point) <= _MAX_ZERO_POINT
+    ):
+        given = RawHead(given.real().astype(np.float32, copy=False))
+    return RawHead(
+        np.ascontiguousarray(given.values), given.scale, int(given.zero_point)
+    )
+
+
+def _described(name: str, given: RawHead) -> Any:
+    return head(name, given.values, given.scale, given.zero_point)
+
+
+def _copied(address: int | None, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Copies a list of the core, which its next call overwrites."""
+    if not count or not address:
+        return np.empty(0, dtype)
+    return np.frombuffer(ctypes.string_at(address, count * dtype.itemsize), dtype)

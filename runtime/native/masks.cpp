@@ -30,6 +30,7 @@ using dle::Store4;
 
 constexpr int32_t kLanes = 4;
 constexpr int32_t kMaxMasks = 4096;
+constexpr int32_t kMaxThreads = 256;
 constexpr float kLargest = 1e20f;
 constexpr float kNever = -4 * kLargest;  // below all logits
 // Exponentials below exp(-20) are left out of sums of at least 1; see the tolerance.
@@ -347,7 +348,7 @@ bool IsUsable(const DleMaskSettings* s, const DleMaskPixels* pixels) {
          s->num_masks <= kMaxMasks && s->height >= 1 && s->width >= 1 &&
          static_cast<int64_t>(s->height) * s->width <= (1 << 24) &&
          static_cast<int64_t>(s->head_height) * s->head_width <= (1 << 24) &&
-         s->num_threads >= 1 && s->is_detected && pixels->best && pixels->winner &&
+         s->num_threads >= 1 && s->num_threads <= kMaxThreads && s->is_detected && pixels->best && pixels->winner &&
          pixels->confidence && pixels->state && pixels->area_px;
 }
 

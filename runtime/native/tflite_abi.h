@@ -12,7 +12,13 @@ extern "C" {
 
 typedef int TfLiteStatus;  // 0 is success
 enum { kTfLiteOk = 0, kTfLiteError = 1 };
-enum { kTfLiteFloat32 = 1, kTfLiteInt32 = 2, kTfLiteUInt8 = 3, kTfLiteInt8 = 9 };
+enum {
+  kTfLiteFloat32 = 1,
+  kTfLiteInt32 = 2,
+  kTfLiteUInt8 = 3,
+  kTfLiteInt16 = 7,
+  kTfLiteInt8 = 9
+};
 enum { kTfLiteBuiltinCustom = 32 };
 // Prepare delegates before ops: else an op that only a delegate knows is an error.
 enum { kTfLiteDelegateFlagsAllowDynamicTensors = 1 };

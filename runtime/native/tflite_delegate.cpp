@@ -15,7 +15,7 @@
 #include <new>
 #include <vector>
 
-#include "panoptic_merge.h"
+#include "deeplab2_edge.h"
 #include "tflite_abi.h"
 
 namespace {
@@ -27,6 +27,7 @@ constexpr int kNumOutputs = 6;
 constexpr int kNumOptions = 8;
 
 struct Op {
+  DleCore* core = nullptr;
   int node = 0;
   int inputs[kNumInputs] = {};
   int outputs[kNumOutputs] = {};
@@ -35,7 +36,10 @@ struct Op {
 };
 
 struct Delegate {
+  ~Delegate() { dle_destroy(core); }
+
   TfLiteDelegate base = {};
+  DleCore* core = nullptr;
   std::vector<std::unique_ptr<Op>> ops;
 };
 
@@ -98,7 +102,7 @@ bool FindShapes(const TfLiteContext& context, Op* op) {
   for (int i = 0; i < kNumInputs; ++i) {
     const TfLiteTensor& head = context.tensors[op->inputs[i]];
     const bool is_known = head.type == kTfLiteFloat32 || head.type == kTfLiteInt8 ||
-                          head.type == kTfLiteUInt8;
+                          head.type == kTfLiteUInt8 || head.type == kTfLiteInt16;
     if (!is_known || !HasShape(head, {1, s.head_height, s.head_width, channels[i]})) {
       return false;
     }
@@ -118,6 +122,7 @@ bool FindShapes(const TfLiteContext& context, Op* op) {
 DleHead HeadOf(const TfLiteTensor& tensor) {
   const int32_t type = tensor.type == kTfLiteFloat32 ? DLE_FLOAT32
                        : tensor.type == kTfLiteInt8  ? DLE_INT8
+                       : tensor.type == kTfLiteInt16 ? DLE_INT16
                                                      : DLE_UINT8;
   return {tensor.data, type, tensor.params.scale, tensor.params.zero_point};
 }
@@ -152,7 +157,7 @@ TfLiteStatus Invoke(TfLiteContext* context, TfLiteNode* node) {
   const DleHead logits = HeadOf(context->tensors[op.inputs[0]]);
   const DleHead heatmap = HeadOf(context->tensors[op.inputs[1]]);
   const DleHead offsets = HeadOf(context->tensors[op.inputs[2]]);
-  switch (dle_panoptic_merge(&logits, &heatmap, &offsets, &op.settings, &maps)) {
+  switch (dle_panoptic_merge(op.core, &logits, &heatmap, &offsets, &op.settings, &maps)) {
     case DLE_OK:
       return kTfLiteOk;
     case DLE_OUT_OF_MEMORY:
@@ -179,6 +184,7 @@ TfLiteStatus Prepare(TfLiteContext* context, TfLiteDelegate* base) {
       continue;
     }
     auto op = std::make_unique<Op>();
+    op->core = delegate->core;
     op->node = index;
     if (node->inputs->size != kNumInputs || node->outputs->size != kNumOutputs ||
         !ReadOptions(*node, op.get())) {
@@ -210,7 +216,9 @@ extern "C" {
 DLE_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(
     const char* const*, const char* const*, size_t, void (*report_error)(const char*)) {
   auto* const delegate = new (std::nothrow) Delegate;
-  if (!delegate) {
+  if (delegate) delegate->core = dle_create(1);
+  if (!delegate || !delegate->core) {
+    delete delegate;
     if (report_error) report_error("out of memory");
     return nullptr;
   }

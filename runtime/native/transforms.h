@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "panoptic_merge.h"
+#include "deeplab2_edge.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,0 +1,220 @@
+#include "centers.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+namespace dle {
+namespace {
+
+constexpr int32_t kBandRows = 32;
+
+bool IsEarlier(const DleCenter& a, const DleCenter& b) {
+  return a.y != b.y ? a.y < b.y : a.x < b.x;
+}
+
+// Of each group of adjacent peaks (8 neighbors), of each value the first.
+void KeepFirstOfPlateaus(std::vector<DleCenter>* peaks) {
+  const size_t count = peaks->size();
+  std::vector<size_t> group(count);  // leads to the first of the group
+  const auto root = [&](size_t i) {
+    while (group[i] != i) i = group[i] = group[group[i]];
+    return i;
+  };
+  size_t above = 0;  // the first peak that may be adjacent in the row above
+  for (size_t i = 0; i < count; ++i) {
+    const DleCenter& peak = (*peaks)[i];
+    group[i] = i;
+    const auto join = [&](size_t other) {
+      const size_t a = root(other), b = root(i);
+      group[std::max(a, b)] = std::min(a, b);
+    };
+    if (i > 0 && (*peaks)[i - 1].y == peak.y && (*peaks)[i - 1].x == peak.x - 1) {
+      join(i - 1);
+    }
+    while (IsEarlier((*peaks)[above], {peak.y - 1, peak.x - 1, 0.0f})) ++above;
+    for (size_t j = above; (*peaks)[j].y == peak.y - 1 && (*peaks)[j].x <= peak.x + 1;
+         ++j) {
+      join(j);
+    }
+  }
+  std::vector<size_t> order(count);
+  for (size_t i = 0; i < count; ++i) {
+    group[i] = root(i);
+    order[i] = i;
+  }
+  const auto is_same = [&](size_t a, size_t b) {
+    return group[a] == group[b] && (*peaks)[a].score == (*peaks)[b].score;
+  };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    if (group[a] != group[b]) return group[a] < group[b];
+    const float of_a = (*peaks)[a].score, of_b = (*peaks)[b].score;
+    return of_a != of_b ? of_a < of_b : a < b;
+  });
+  order.erase(std::unique(order.begin(), order.end(), is_same), order.end());
+  std::sort(order.begin(), order.end());
+  std::vector<DleCenter> kept;
+  kept.reserve(order.size());
+  for (const size_t i : order) kept.push_back((*peaks)[i]);
+  peaks->swap(kept);
+}
+
+// The best, ties by raster order, in raster order.
+void KeepBest(int32_t keep_k, std::vector<DleCenter>* peaks) {
+  if (keep_k < 1 || peaks->size() <= static_cast<size_t>(keep_k)) return;
+  std::stable_sort(peaks->begin(), peaks->end(), [](const DleCenter& a, const DleCenter& b) {
+    return a.score > b.score;
+  });
+  peaks->resize(static_cast<size_t>(keep_k));
+  std::sort(peaks->begin(), peaks->end(), IsEarlier);
+}
+
+}  // namespace
+
+void CenterFinder::Find(const Frame& frame, Pool* pool, std::vector<DleCenter>* centers) {
+  const DleMergeSettings& s = *frame.settings;
+  const int32_t before = (s.nms_kernel - 1) / 2;
+  const int32_t longest = std::max(s.height, s.width);
+  before_ = std::min(before, longest);
+  after_ = std::min(s.nms_kernel - 1 - before, longest);
+  floor_ = std::max(s.center_score_threshold, 0.0f);
+  float largest = 0.0f;
+  for (const float value : frame.heat) {
+    const float size = std::fabs(value);
+    if (size > largest && size <= FLT_MAX) largest = size;
+  }
+  // Two interpolations round a value by less than 10 units (2^-24) of the largest one.
+  low_ = floor_ - largest / (1 << 20);
+  const int32_t num_bands = (s.height + kBandRows - 1) / kBandRows;
+  bands_.resize(static_cast<size_t>(pool->num_workers()));
+  peaks_.resize(static_cast<size_t>(num_bands));
+  pool->ForEach(num_bands, [&](int32_t band, int32_t worker) {
+    const int32_t first = band * kBandRows;
+    peaks_[band].clear();
+    SearchBand(frame, first, std::min(first + kBandRows, s.height), &bands_[worker],
+               &peaks_[band]);
+  });
+  centers->clear();
+  for (const std::vector<DleCenter>& peaks : peaks_) {
+    centers->insert(centers->end(), peaks.begin(), peaks.end());
+  }
+  if (s.merge_plateaus && !centers->empty()) KeepFirstOfPlateaus(centers);
+  KeepBest(s.keep_k_centers, centers);
+}
+
+void CenterFinder::SearchBand(const Frame& frame, int32_t first, int32_t end, Band* band,
+                              std::vector<DleCenter>* peaks) const {
+  const int32_t width = frame.width();
+  const int32_t top = first - before_;
+  const int32_t num_rows = end - first + before_ + after_;
+  const int32_t stride = before_ + width + after_;
+  // Rows and columns outside of the canvas stay 0, which is below every peak.
+  const size_t size = static_cast<size_t>(num_rows) * stride;
+  if (band->heat.size() < size) band->heat.resize(size, 0.0f);
+  band->line.resize(static_cast<size_t>(frame.head_width()));
+  band->runs.resize(static_cast<size_t>(num_rows));
+  const auto row_of = [&](int32_t i) {
+    return band->heat.data() + static_cast<size_t>(i) * stride + before_;
+  };
+  const auto find_runs = [&](int32_t i) {
+    const int32_t cell_row = frame.rows.lower[top + i];
+    if (i > 0 && top + i > 0 && frame.rows.lower[top + i - 1] == cell_row) {
+      band->runs[i] = band->runs[i - 1];
+    } else {
+      FindRuns(frame, cell_row, &band->runs[i]);
+    }
+  };
+  bool is_empty = true;
+  for (int32_t y = first; y < end; ++y) {
+    band->runs[y - top].clear();
+    FindRuns(frame, frame.rows.lower[y], &band->runs[y - top]);
+    is_empty = is_empty && band->runs[y - top].empty();
+  }
+  if (is_empty) return;
+  for (int32_t i = 0; i < num_rows; ++i) {
+    const int32_t y = top + i;
+    if (y < 0 || y >= frame.height()) {
+      band->runs[i].clear();
+      continue;
+    }
+    find_runs(i);
+    Upsample(frame, y, band->runs[i], band->line.data(), row_of(i));
+  }
+  for (int32_t y = first; y < end; ++y) {
+    const float* const row = row_of(y - top);
+    for (const Run& run : band->runs[y - top]) {
+      for (int32_t x = run.first; x < run.second; ++x) {
+        if (row[x] > 0.0f && IsPeak(row + x, stride)) peaks->push_back({y, x, row[x]});
+      }
+    }
+  }
+  for (int32_t i = 0; i < num_rows; ++i) {
+    for (const Run& run : band->runs[i]) {
+      std::fill(row_of(i) + run.first, row_of(i) + run.second, 0.0f);
+    }
+  }
+}
+
+// Lists where values above the floor can be. Not-a-number is not low.
+void CenterFinder::FindRuns(const Frame& frame, int32_t cell_row,
+                            std::vector<Run>* runs) const {
+  runs->clear();
+  const int32_t width = frame.head_width();
+  const float* const above = frame.heat.data() + static_cast<size_t>(cell_row) * width;
+  const float* const below = cell_row + 1 < frame.head_height() ? above + width : above;
+  bool was_low = above[0] <= low_ && below[0] <= low_;
+  for (int32_t cell = 0; cell < width; ++cell) {
+    const int32_t next = std::min(cell + 1, width - 1);
+    const bool is_low = above[next] <= low_ && below[next] <= low_;
+    if (!was_low || !is_low) {
+      const int32_t begin = frame.columns.begin[cell], end = frame.columns.begin[cell + 1];
+      if (begin == end) {
+      } else if (!runs->empty() && runs->back().second == begin) {
+        runs->back().second = end;
+      } else {
+        runs->push_back({begin, end});
+      }
+    }
+    was_low = is_low;
+  }
+}
+
+// The reference does not interpolate along an axis that keeps its size.
+void CenterFinder::Upsample(const Frame& frame, int32_t y, const std::vector<Run>& runs,
+                            float* line, float* row) const {
+  const CellAxis &rows = frame.rows, &columns = frame.columns;
+  const size_t width = static_cast<size_t>(frame.head_width());
+  const float* const above = frame.heat.data() + rows.lower[y] * width;
+  const float* const below = frame.heat.data() + rows.upper[y] * width;
+  const float down = rows.weight[y];
+  const bool is_same_height = rows.n_in == rows.n_out;
+  const bool is_same_width = columns.n_in == columns.n_out;
+  for (const Run& run : runs) {
+    const int32_t end = columns.upper[run.second - 1];
+    for (int32_t i = columns.lower[run.first]; i <= end; ++i) {
+      line[i] = is_same_height ? above[i] : Lerp(above[i], below[i], down);
+    }
+    for (int32_t x = run.first; x < run.second; ++x) {
+      const float value = is_same_width ? line[x]
+                                        : Lerp(line[columns.lower[x]],
+                                               line[columns.upper[x]], columns.weight[x]);
+      row[x] = value > floor_ ? value : 0.0f;
+    }
+  }
+}
+
+bool CenterFinder::IsPeak(const float* pixel, int32_t stride) const {
+  const float value = *pixel;
+  // Most pixels have a larger one right beside them.
+  if (before_ > 0 && (pixel[-1] > value || pixel[-stride] > value)) return false;
+  if (after_ > 0 && (pixel[1] > value || pixel[stride] > value)) return false;
+  for (int32_t i = -before_; i <= after_; ++i) {
+    const float* const row = pixel + static_cast<ptrdiff_t>(i) * stride;
+    bool is_larger = false;
+    for (int32_t j = -before_; j <= after_; ++j) is_larger |= row[j] > value;
+    if (is_larger) return false;
+  }
+  return true;
+}
+
+}  // namespace dle

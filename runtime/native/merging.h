@@ -1,0 +1,60 @@
+// Numbers of instances, and the segments of the image.
+
+#ifndef DEEPLAB2_EDGE_MERGING_H_
+#define DEEPLAB2_EDGE_MERGING_H_
+
+#include <stdint.h>
+
+#include <vector>
+
+#include "deeplab2_edge.h"
+#include "labels.h"
+#include "pool.h"
+
+namespace dle {
+
+// The panoptic id of every class and instance; see
+// deeplab2_edge.panoptic.merge_semantic_and_instance.
+struct PanopticIds {
+  std::vector<int32_t> of_class;     // where there is no instance
+  std::vector<int32_t> of_instance;  // [0] is of no instance
+
+  // Throws std::bad_alloc.
+  void Number(const Tally& tally, const std::vector<uint8_t>& is_thing,
+              const DleMergeSettings& settings);
+};
+
+// Brings the maps of a canvas back to the image and lists its segments.
+class ImageWriter {
+ public:
+  // Throws std::bad_alloc.
+  template <typename Class, typename Id>
+  void Write(const Labels<Class, Id>& labels, const PanopticIds& ids,
+             const std::vector<DleCenter>& centers, const DleMergeSettings& settings,
+             const DlePlacement& placement, DleSegmentation* segmentation, Pool* pool);
+
+  const std::vector<DleSegment>& segments() const { return segments_; }
+
+ private:
+  // Which pixels of the image read each canvas row or column.
+  struct Edges {
+    int32_t n_in = 0;
+    int32_t n_out = 0;
+    std::vector<int32_t> at;  // [n_in + 1]
+
+    void Update(int32_t new_in, int32_t new_out);
+  };
+
+  template <typename Class, typename Id>
+  void WriteRow(const Class* classes, const Id* row_ids, const PanopticIds& ids, int32_t y,
+                DleSegmentation* segmentation, std::vector<DleSegment>* found) const;
+
+  Edges rows_;
+  Edges columns_;
+  std::vector<std::vector<DleSegment>> found_;  // of each worker: classes, then instances
+  std::vector<DleSegment> segments_;
+};
+
+}  // namespace dle
+
+#endif  // DEEPLAB2_EDGE_MERGING_H_
