@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
-from deeplab2_edge.runtime.native.merge import load_core
+from deeplab2_edge.runtime.native.library import load_core
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 

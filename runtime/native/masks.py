@@ -18,7 +18,7 @@ from deeplab2_edge.panoptic.mask_decoding import (
 )
 from deeplab2_edge.panoptic.resize import source_positions
 from deeplab2_edge.runtime.heads import RawHead
-from deeplab2_edge.runtime.native.merge import load_core
+from deeplab2_edge.runtime.native.library import load_core
 
 _TYPES = {"float32": 0, "int8": 1, "uint8": 2}
 _CONFIDENT, _UNDECIDED = 1, 2

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
-from deeplab2_edge.runtime.native.merge import load_core
+from deeplab2_edge.runtime.native.library import load_core
 
 if TYPE_CHECKING:
     from deeplab2_edge.runtime.preprocess import Placement
