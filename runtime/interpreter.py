@@ -106,8 +106,8 @@ class LiteRtEngine:
         report: What computes.
         delegate_parts: Parts of the graph that the delegate took.
 
-    The interpreter reads the graph where `model` holds it: it is in memory once. It is
-    not mapped from the file, which could be replaced after it was verified.
+    The graph is in memory once, with what XNNPACK makes of its weights beside it. It
+    is not mapped from the file, which could be replaced after it was verified.
 
     A file whose merge is a custom op runs with the native library, and where there is
     none without the op: the host then merges, which is logged once.
@@ -132,7 +132,6 @@ class LiteRtEngine:
         if model.format != TFLITE:
             raise ModelFileError(f"{label}: {model.format}; LiteRT runs TFLite files")
         check_graph(model)
-        self.model = model
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
         self._lock = threading.Lock()

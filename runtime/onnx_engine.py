@@ -74,10 +74,10 @@ class OnnxEngine:
             raise ModelFileError(
                 f"{label}: {model.format}; ONNX Runtime runs ONNX files"
             )
-        self.model = model
         self.num_threads = check_threads(num_threads)
         check_graph(model)
         summary = summarize(model.graph)
+        self._label = label  # not the file: its self test need not stay in memory
         self._lock = threading.Lock()
         self._session = _make_session(model.graph, label, self.num_threads)
         self.report = EngineReport(
@@ -114,7 +114,7 @@ class OnnxEngine:
             try:
                 found = self._session.run(list(self._outputs.values()), feeds)
             except Exception as error:  # as in _make_session
-                raise _refusal(self.model.label, error) from None
+                raise _refusal(self._label, error) from None
         return {
             name: _without_batch(value)
             for name, value in zip(self._outputs, found, strict=True)

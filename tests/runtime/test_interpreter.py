@@ -35,8 +35,9 @@ from tests.runtime.tiny_model import (
 
 @pytest.mark.parametrize("path", [FLOAT_MODEL, INT8_MODEL])
 def test_engine_gives_the_golden_heads(path: Path) -> None:
-    engine = LiteRtEngine(path, num_threads=1)
-    golden = engine.model.golden
+    model = read_model_file(path)
+    engine = LiteRtEngine(model, num_threads=1)
+    golden = model.golden
     assert golden is not None
     heads = engine.run(golden.inputs)
     # Runtimes differ by a step of the int8 heads (at most 1/16), never by more here.
