@@ -27,8 +27,8 @@ class GraphLimits:
         if num_bytes > self.tensor_bytes:
             raise ModelFileError(
                 f"tensor {name!r} takes {_gib(num_bytes)}; a tensor may take "
-                f"{_gib(self.tensor_bytes)}; raise GraphLimits.tensor_bytes if you "
-                "trust the file"
+                f"{_gib(self.tensor_bytes)}; if you trust the file, allow more: "
+                "read_model_file(path, limits=GraphLimits(tensor_bytes=...))"
             )
 
     def check_activations(self, num_bytes: int) -> None:
@@ -40,8 +40,8 @@ class GraphLimits:
         if num_bytes > self.activation_bytes:
             raise ModelFileError(
                 f"the graph takes {_gib(num_bytes)} at once; it may take "
-                f"{_gib(self.activation_bytes)}; raise GraphLimits.activation_bytes "
-                "if you trust the file"
+                f"{_gib(self.activation_bytes)}; if you trust the file, allow more: "
+                "read_model_file(path, limits=GraphLimits(activation_bytes=...))"
             )
 
 

@@ -218,6 +218,8 @@ class SandboxEngine:
         task = {
             "format": self.model.format,
             "path": None if path is None else str(path),
+            "allow_ops": self.model.allow_ops,
+            "limits": dataclasses.asdict(self.model.limits),
             "threads": self.num_threads,
             "delegate": delegate,
             "delegate_options": None

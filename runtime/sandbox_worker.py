@@ -22,6 +22,7 @@ from deeplab2_edge.errors import DeepLabEdgeError
 from deeplab2_edge.model_file import (
     CUSTOM_OP,
     ONNX,
+    GraphLimits,
     ModelFile,
     ModelMetadata,
     is_picture,
@@ -64,9 +65,14 @@ def _serve(channel: Channel) -> None:
     with _alarm(task["seconds"]), _replying(channel):
         metadata = ModelMetadata.from_json(text)
         _prepare(task, metadata)
-        path = None if task["path"] is None else Path(task["path"])
         engine = open_engine(
-            ModelFile(graph, metadata, path=path),
+            ModelFile(
+                graph,
+                metadata,
+                path=None if task["path"] is None else Path(task["path"]),
+                allow_ops=tuple(task["allow_ops"]),
+                limits=GraphLimits(**task["limits"]),
+            ),
             num_threads=task["threads"],
             delegate=task["delegate"],
             delegate_options=task["delegate_options"],

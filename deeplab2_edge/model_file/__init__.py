@@ -1,5 +1,6 @@
 """Converted model files, and what they say about themselves."""
 
+from deeplab2_edge.graph_limits import GraphLimits
 from deeplab2_edge.model_file.container import (
     MAX_FILE_BYTES,
     MAX_METADATA_BYTES,
@@ -43,6 +44,7 @@ __all__ = [
     "ONNX",
     "TFLITE",
     "Golden",
+    "GraphLimits",
     "InputSpec",
     "ModelFile",
     "ModelMetadata",

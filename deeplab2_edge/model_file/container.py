@@ -22,11 +22,12 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError
 from deeplab2_edge.files import atomic_write
+from deeplab2_edge.graph_limits import GraphLimits
 from deeplab2_edge.model_file.golden import (
     GOLDEN_NAME,
     MAX_GOLDEN_BYTES,
@@ -77,12 +78,16 @@ class ModelFile:
         metadata: What is known about it.
         golden: The self test, if the file has one.
         path: Where it was read from.
+        allow_ops: Ops that may be in it beside those that `convert` writes.
+        limits: Of the memory that the graph may take.
     """
 
     graph: bytes
     metadata: ModelMetadata
     golden: Golden | None = None
     path: Path | None = None
+    allow_ops: tuple[str, ...] = ()
+    limits: GraphLimits = GraphLimits()
 
     @property
     def format(self) -> str:
@@ -145,8 +150,19 @@ def join_file(kind: str, graph: bytes, text: str, golden: Golden | None) -> byte
     return join(graph, text, packed)
 
 
-def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
+def read_model_file(
+    path: str | os.PathLike[str],
+    *,
+    allow_ops: Collection[str] = (),
+    limits: GraphLimits | None = None,
+) -> ModelFile:
     """Reads and verifies a model file.
+
+    Args:
+        path: Of the file.
+        allow_ops: Ops that may be in it beside those that `convert` writes, see
+            `check_graph`; for files that you trust.
+        limits: Of the memory that the graph may take.
 
     Raises:
         ModelFileError: If the file is missing, too large, neither TFLite nor ONNX, not
@@ -175,7 +191,14 @@ def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
             f"{source}: what is appended to the graph is damaged ({error}); copy it "
             "again"
         ) from None
-    return ModelFile(graph=graph, metadata=metadata, golden=golden, path=source)
+    return ModelFile(
+        graph=graph,
+        metadata=metadata,
+        golden=golden,
+        path=source,
+        allow_ops=tuple(allow_ops),
+        limits=limits or GraphLimits(),
+    )
 
 
 def read_graph_bytes(path: str | os.PathLike[str]) -> bytes:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 
 from deeplab2_edge.errors import ModelFileError
-from deeplab2_edge.graph_limits import GraphLimits
 from deeplab2_edge.model_file.container import TFLITE, ModelFile
 from deeplab2_edge.model_file.metadata import GRAPH, InputSpec, OutputSpec
 from deeplab2_edge.onnx_file import OnnxSummary, summarize
@@ -23,12 +22,7 @@ ONNX_OPS = frozenset(
 )
 
 
-def check_graph(
-    model: ModelFile,
-    *,
-    allow_ops: Collection[str] = (),
-    limits: GraphLimits | None = None,
-) -> None:
+def check_graph(model: ModelFile) -> None:
     """Refuses a graph that a runtime should not be given.
 
     `read_model_file` has compared digests: a file that was damaged by chance never
@@ -37,10 +31,11 @@ def check_graph(
     convert` writes. An ONNX graph must hold all it needs and have ops of that kind
     alone; ONNX Runtime checks shapes and types by itself.
 
+    All engines call it. What is refused for its ops or its size can be allowed where
+    it is read, see `read_model_file`.
+
     Args:
         model: A file that was read.
-        allow_ops: Names of further ops to accept, of files that you trust.
-        limits: Of memory, for TFLite graphs.
 
     Raises:
         ModelFileError: If something is wrong. The message names the file.
@@ -50,22 +45,20 @@ def check_graph(
     """
     try:
         if model.format == TFLITE:
-            _check_tflite(model, allow_ops, limits or GraphLimits())
+            _check_tflite(model)
         else:
-            _check_onnx(summarize(model.graph), allow_ops)
+            _check_onnx(summarize(model.graph), model.allow_ops)
     except ModelFileError as error:
         raise ModelFileError(f"{model.label}: {error}") from None
 
 
-def _check_tflite(
-    model: ModelFile, allow_ops: Collection[str], limits: GraphLimits
-) -> None:
+def _check_tflite(model: ModelFile) -> None:
     metadata = model.metadata
     ports = check_content(
         model.graph,
-        allow_ops=allow_ops,
+        allow_ops=model.allow_ops,
         allow_loops=metadata.merge_place == GRAPH,
-        limits=limits,
+        limits=model.limits,
     )
     if len(ports.inputs) != len(metadata.inputs):
         raise ModelFileError(
@@ -105,5 +98,5 @@ def _check_onnx(summary: OnnxSummary, allow_ops: Collection[str]) -> None:
     if unknown:
         raise ModelFileError(
             f"op {unknown[0]} is none that deeplab2-edge writes; if you trust the "
-            f"file, allow it: allow_ops={unknown!r}"
+            f"file, allow it: read_model_file(path, allow_ops={unknown!r})"
         )

@@ -247,7 +247,7 @@ class _Subgraph:
         if rule is None and name not in CUSTOM_OPS and name not in allow_ops:
             raise Misfit(
                 "is none that deeplab2-edge writes; if you trust the file, allow it: "
-                f"allow_ops=[{name!r}]"
+                f"read_model_file(path, allow_ops=[{name!r}])"
             )
         if op["options_2_type"] or op["large_options_offset"] or len(op["mutating"]):
             raise Misfit("has options or variables of another kind")

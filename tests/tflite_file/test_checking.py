@@ -90,6 +90,9 @@ def test_an_op_that_is_not_written_is_named_and_may_be_allowed() -> None:
     assert check(content, allow_ops=["COS"])
     custom = model([IMAGE, IMAGE], [OpSpec("", [0], [1], custom="Evil")], [0], [1])
     refused(custom, r"op 0 \(Evil\) .* allow_ops=\['Evil'\]")
+    allowed = dataclasses.replace(file_of(content), allow_ops=("COS",))
+    with pytest.raises(ModelFileError, match="outputs of|inputs"):
+        check_graph(allowed)  # not refused for its op
     for known in ("DeepLabEdgePanopticMerge", "edgetpu-custom-op"):
         check(model([IMAGE, IMAGE], [OpSpec("", [0], [1], custom=known)], [0], [1]))
 
