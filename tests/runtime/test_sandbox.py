@@ -17,7 +17,7 @@ import pytest
 
 from deeplab2_edge import PanopticSegmenter, keys
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
-from deeplab2_edge.model_file import ModelFile, read_model_file
+from deeplab2_edge.model_file import GRAPH, ModelFile, OutputSpec, read_model_file
 from deeplab2_edge.runtime import sandbox
 from deeplab2_edge.runtime.engine import open_engine
 from deeplab2_edge.runtime.preprocess import PlacedImage
@@ -124,6 +124,41 @@ def test_a_hang_is_ended() -> None:
         opened.run({keys.IMAGE: draw_scene()})
     assert time.monotonic() - start < 10
     assert not is_running(opened._process.pid)
+
+
+def test_a_network_that_never_ends_is_ended() -> None:
+    """Loops may be in files that merge by themselves, and nobody sees their end."""
+    start = time.monotonic()
+    with pytest.raises(ModelFileError, match="took longer than 1 s while running it"):
+        SandboxEngine(
+            endless_model(), num_threads=1, limits=SandboxLimits(run_seconds=1)
+        )
+    assert time.monotonic() - start < 30
+
+
+def endless_model() -> ModelFile:
+    pytest.importorskip("ai_edge_litert.schema_py_generated")
+    from tests.targets import one_op
+
+    image = one_op.TensorSpec((1, *CANVAS, 3), "float32", name="image")
+    tensors = [
+        image,
+        dataclasses.replace(image, name="still"),
+        one_op.constant(3),
+        one_op.TensorSpec((1, *CANVAS), "int32", name="classes"),
+    ]
+    ops = [
+        one_op.OpSpec("RELU", [0], [1]),  # becomes the loop
+        one_op.OpSpec(
+            "ARG_MAX",
+            [1, 2],
+            [3],
+            one_op.options("ArgMaxOptions", outputType=2),
+        ),
+    ]
+    graph = one_op.changed(one_op.model(tensors, ops, [0], [3]), one_op.make_loop)
+    outputs = {keys.SEMANTIC_PRED: OutputSpec("classes", CANVAS)}
+    return ModelFile(graph, tiny_metadata(outputs=outputs, merge_place=GRAPH))
 
 
 def test_loading_has_a_limit_too() -> None:

@@ -1,6 +1,6 @@
 """TFLite files of a few ops, made by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,41 @@ def one_op(
     op = OpSpec(name, range(first), range(first, len(tensors)), options, version)
     computed = [i for i in range(first) if tensors[i].data is None]
     return model(tensors, [op], computed, range(first, len(tensors)))
+
+
+def changed(content: bytes, change: Callable[[Any], None]) -> bytes:
+    """Changes a file through the writer of the schema."""
+    made = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    change(made)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(made.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def make_loop(made: Any, *, body: int = 2) -> None:
+    """Makes the first op of a file a loop that never ends and does nothing."""
+    main = made.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.WHILE
+    made.operatorCodes.append(code)
+    op = main.operators[0]
+    op.opcodeIndex = len(made.operatorCodes) - 1
+    op.builtinOptions = options(
+        "WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=body
+    )
+    op.builtinOptionsType = schema.BuiltinOptions.WhileOptions
+    for has_test in (True, False):
+        graph = schema.SubGraphT()
+        tensor = main.tensors[0]
+        truth = schema.TensorT()
+        truth.shape, truth.type = [], schema.TensorType.BOOL
+        truth.buffer = len(made.buffers)
+        graph.tensors = [tensor, truth]
+        graph.inputs, graph.outputs = [0], [1] if has_test else [0]
+        graph.operators = []
+        made.subgraphs.append(graph)
+    made.buffers.append(schema.BufferT())
+    made.buffers[-1].data = np.ones(1, np.uint8)
 
 
 def _tensor(spec: TensorSpec, made: Any, index: int) -> Any:

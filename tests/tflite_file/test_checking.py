@@ -24,8 +24,10 @@ from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL
 from tests.targets.one_op import (
     OpSpec,
     TensorSpec,
+    changed,
     constant,
     conv,
+    make_loop,
     model,
     one_op,
     options,
@@ -42,15 +44,6 @@ CONVOLUTION = one_op("CONV_2D", IMAGE, KERNEL, BIAS, RESULT, options=conv())
 
 def check(content: bytes, **arguments: Any) -> Any:
     return check_content(content, limits=LIMITS, **arguments)
-
-
-def changed(content: bytes, change: Any) -> bytes:
-    """Changes a file through the writer of the schema."""
-    made = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    change(made)
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(made.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def refused(content: bytes, message: str) -> None:
@@ -319,37 +312,13 @@ def test_only_what_is_alive_counts() -> None:
         check_content(content, limits=GraphLimits(activation_bytes=(8 << 10) - 1))
 
 
-def loop(made: Any, *, body: int = 2) -> None:
-    """Makes the op of a file a loop over two graphs that do nothing."""
-    main = made.subgraphs[0]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.WHILE
-    made.operatorCodes = [code]
-    op = main.operators[0]
-    op.builtinOptions = options(
-        "WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=body
-    )
-    op.builtinOptionsType = schema.BuiltinOptions.WhileOptions
-    for has_test in (True, False):
-        graph = schema.SubGraphT()
-        tensor = main.tensors[0]
-        truth = schema.TensorT()
-        truth.shape, truth.type, truth.buffer = [], schema.TensorType.BOOL, 1
-        graph.tensors = [tensor, truth]
-        graph.inputs, graph.outputs = [0], [1] if has_test else [0]
-        graph.operators = []
-        made.subgraphs.append(graph)
-    made.buffers.append(schema.BufferT())
-    made.buffers[1].data = np.ones(1, np.uint8)
-
-
 def test_loops_are_for_files_that_merge() -> None:
-    content = changed(one_op("RELU", IMAGE, IMAGE), loop)
+    content = changed(one_op("RELU", IMAGE, IMAGE), make_loop)
     assert check(content)
     with pytest.raises(ModelFileError, match="loops where none are needed"):
         check(content, allow_loops=False)
     refused(
-        changed(one_op("RELU", IMAGE, IMAGE), lambda made: loop(made, body=0)),
+        changed(one_op("RELU", IMAGE, IMAGE), lambda made: make_loop(made, body=0)),
         "a loop runs a graph that is not there",
     )
 
