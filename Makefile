@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 REFERENCE ?= $(abspath ../shared/reference)
 
-.PHONY: help setup demo fuzz test test-all test-parity test-functions check format bench docs clean
+.PHONY: help setup demo fuzz test test-all test-arm test-parity test-functions check format bench docs clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ test: setup  ## the tests, minutes
 
 test-all: setup  ## also the slow ones
 	$(BIN)/python -m pytest $(ON_ALL_CORES) -m ''
+
+test-arm: setup  ## our wheel in Debian for ARM, emulated: minutes; says what to install
+	$(BIN)/python -m tests.arm.userland
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m arm tests/arm
 
 test-parity: setup  ## models against all stored outputs in REFERENCE/models
 	DEEPLAB2_EDGE_REFERENCE=$(REFERENCE) $(BIN)/python -m pytest -m '' tests/models/test_parity.py
