@@ -25,7 +25,13 @@ _CONVERSIONS = {
 }
 
 
-@pytest.fixture(scope="session", params=list(USERLANDS))
+# Each board is made in one process.
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in USERLANDS
+    ],
+)
 def board(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Board:
@@ -67,7 +73,7 @@ def demo_models() -> dict[str, Path]:
 
 
 def _convert(output: Path, options: tuple[str, ...]) -> None:
-    unfinished = output.with_name(f"unfinished_{output.name}")
+    unfinished = output.with_name(f"{os.getpid()}_{output.name}")
     arguments = (
         *(str(Path(sys.executable).with_name("deeplab2-edge")), "convert", *options),
         *("--calibration-images", "20", "--verify-images", "1", "--no-card", "--quiet"),

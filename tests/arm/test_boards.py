@@ -51,6 +51,23 @@ def test_doctor_finds_all_that_run_needs(board: Board) -> None:
     assert "ready" in answer.out
 
 
+def test_our_wheel_asks_for_what_exists_there(board: Board) -> None:
+    code = (
+        "import json; from importlib.metadata import requires, version;"
+        "from packaging.requirements import Requirement;"
+        "asked = [r for r in map(Requirement, requires('deeplab2-edge'))"
+        " if r.marker is None or r.marker.evaluate({'extra': ''})];"
+        "print(json.dumps({r.name: r.name.startswith('opencv')"
+        " or version(r.name) in r.specifier for r in asked}))"
+    )
+    answer = board.python("-c", code)
+    assert answer.code == 0, answer.err
+    expected = {"numpy", "tflite-runtime"}
+    if board.userland.is_like_here:
+        expected = {"numpy", "opencv-python", "ai-edge-litert"}
+    assert json.loads(answer.out) == dict.fromkeys(expected, True)
+
+
 @pytest.mark.parametrize("model", [INT8_MODEL, FLOAT_MODEL], ids=lambda m: m.stem)
 def test_a_model_file_is_read_and_keeps_its_promise(board: Board, model: Path) -> None:
     assert "CONV_2D" in board.command("inspect", str(model)).out

@@ -346,6 +346,10 @@ def _call(command: Sequence[str], environment: Mapping[str, str] | None = None) 
 
 def main(arguments: Sequence[str]) -> int:
     """Makes all userlands, or runs Python in one; returns the exit code."""
+    missing = missing_programs()
+    if missing:
+        print(f"missing: {', '.join(missing)}; on Debian: {INSTALL}", file=sys.stderr)
+        return 2
     try:
         if arguments:
             userland = USERLANDS[arguments[0]]
