@@ -103,11 +103,10 @@ function describe(segments) {
 
 function showFigures() {
   lastFigures = performance.now();
-  const { frames_per_second, segments, timings_ms } = shown.result;
+  const { frames_per_second, timings_ms } = shown.result;
   const stages = Object.entries(timings_ms);
   const total = stages.reduce((sum, [, ms]) => sum + ms, 0);
   at("fps").textContent = number(frames_per_second, 1);
-  at("count").textContent = segments.length;
   at("total").textContent = number(total, total < 100 ? 1 : 0);
   keep(at("stages"), stages, newStage, (row, [name, ms]) => {
     const [label, bar, value] = row.children;
@@ -118,6 +117,7 @@ function showFigures() {
 }
 
 function showSegments(segments) {
+  at("count").textContent = segments.length;
   // Things first, each in the order of ids: rows stay where they are.
   const rows = [...segments].sort((a, b) => b.is_thing - a.is_thing || a.id - b.id);
   keep(at("segments"), rows.slice(0, MAX_ROWS), newSegment, (row, segment) => {
