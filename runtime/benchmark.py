@@ -19,8 +19,8 @@ from deeplab2_edge.images import read_image, write_png
 from deeplab2_edge.model_file import ModelFile, read_model_file
 from deeplab2_edge.progress import progress
 from deeplab2_edge.runtime.draw import put_text, text_size
-from deeplab2_edge.runtime.engine import Engine, default_threads, open_engine
-from deeplab2_edge.runtime.engine_report import EngineReport, report_of
+from deeplab2_edge.runtime.engine import FileEngine, default_threads, open_engine
+from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.machine import (
     describe_machine,
     peak_memory_bytes,
@@ -287,7 +287,7 @@ def draw_plot(report: BenchmarkReport) -> NDArray[np.uint8]:
 
 
 def _measure(
-    open_with: Callable[..., Engine],
+    open_with: Callable[..., FileEngine],
     paths: Sequence[Path],
     *,
     threads: int,
@@ -298,8 +298,6 @@ def _measure(
     start = time.perf_counter_ns()
     engine = open_with(num_threads=threads)
     load_ms = (time.perf_counter_ns() - start) / 1e6
-    report = report_of(engine)
-    assert report is not None  # engines of files have one
     segmenter = PanopticSegmenter(engine)
     samples: list[list[float]] = []
     steps = progress(
@@ -322,7 +320,7 @@ def _measure(
         load_ms=load_ms,
         stages={name: _timing(table[:, n]) for n, name in enumerate(STAGES)},
         total=_timing(table.sum(axis=1)),
-        engine=report,
+        engine=engine.report,
     )
 
 

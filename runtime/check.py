@@ -12,8 +12,8 @@ from deeplab2_edge.runtime.comparison import (
     compare_outputs,
     sample_inputs,
 )
-from deeplab2_edge.runtime.engine import Engine, open_engine
-from deeplab2_edge.runtime.engine_report import EngineReport, report_of
+from deeplab2_edge.runtime.engine import FileEngine, open_engine
+from deeplab2_edge.runtime.engine_report import EngineReport
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,8 @@ def check_model(
     return check_engine(engine, model)
 
 
-def check_engine(engine: Engine, model: ModelFile) -> SelfTest:
+def check_engine(engine: FileEngine, model: ModelFile) -> SelfTest:
     """Runs the self test of a file with an engine that `open_engine` gave."""
-    report = report_of(engine)
-    assert report is not None  # engines of files have one
     found = engine.run(sample_inputs(model))
     if model.golden is None:
         measurements = check_finite(found)
@@ -95,10 +93,10 @@ def check_engine(engine: Engine, model: ModelFile) -> SelfTest:
             model.metadata,
             model.golden.heads,
             found,
-            has_delegate=report.library is not None,
+            has_delegate=engine.report.library is not None,
         )
     has_golden = model.golden is not None
-    return SelfTest(has_golden, measurements, platform.machine(), report)
+    return SelfTest(has_golden, measurements, platform.machine(), engine.report)
 
 
 def format_self_test(test: SelfTest) -> str:

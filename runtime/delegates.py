@@ -21,9 +21,8 @@ EDGE_TPU = "edgetpu"
 GPU = "gpu"
 XNNPACK = "xnnpack"
 CPU = "cpu"
-NAMES = (EDGE_TPU, GPU, XNNPACK, CPU)
+CPU_NAMES = (CPU, "none")
 
-_NONE = (CPU, "none")
 # By name and by what platform.system() says.
 _LIBRARIES: Mapping[str, Mapping[str, str]] = {
     EDGE_TPU: {
@@ -93,7 +92,7 @@ def find_delegate(
         UsageError: If the name means no library on this system, or options are given
             for the CPU.
     """
-    if name is None or name == XNNPACK or name in _NONE:
+    if name is None or name == XNNPACK or name in CPU_NAMES:
         if options:
             raise UsageError(
                 f"options {dict(options)} are for a delegate, but none is asked for"

@@ -22,7 +22,7 @@ from deeplab2_edge.runtime.delegates import (
     library_name,
 )
 from deeplab2_edge.runtime.engine import default_threads, open_engine
-from deeplab2_edge.runtime.engine_report import EngineReport, report_of
+from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.machine import describe_machine, is_emulated
 from deeplab2_edge.runtime.native.build import LIBRARY_VARIABLE, find_library
 from deeplab2_edge.runtime.runtimes import (
@@ -164,8 +164,7 @@ def diagnose_model(
         start = time.perf_counter()
         engine.run(inputs)
         times.append((time.perf_counter() - start) * 1e3)
-    report = report_of(engine)
-    assert report is not None  # engines of files have one
+    report = engine.report
     can_measure = not is_emulated()
     facts = {
         "why": [_why_runtime(model, report, runtime), *_why_delegate(model, report)],

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.model_file import ONNX, ModelFile, ModelMetadata, read_model_file
+from deeplab2_edge.runtime.delegates import CPU_NAMES
+from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.preprocess import PlacedImage
 from deeplab2_edge.runtime.runtimes import choose_runtime
@@ -57,6 +59,14 @@ class RawEngine(Engine, Protocol):
         """Runs the network once, see `Engine.run`; the heads own their memory."""
 
 
+class FileEngine(Engine, Protocol):
+    """Runs a model file, and says what computes."""
+
+    @property
+    def report(self) -> EngineReport:
+        """Names runtime, delegate and threads, and why it is these."""
+
+
 def open_engine(
     source: str | os.PathLike[str] | ModelFile,
     *,
@@ -66,7 +76,7 @@ def open_engine(
     runtime: str | None = None,
     falls_back: bool = True,
     sandbox: bool = False,
-) -> Engine:
+) -> FileEngine:
     """Opens a model file with an engine of this machine.
 
     A delegate first runs the file's self test, or without one a fixed image, in another
@@ -89,9 +99,6 @@ def open_engine(
         sandbox: Whether it runs in a process of its own with bounded memory and time,
             see `runtime.sandbox`; for files that nobody vouches for.
 
-    Returns:
-        An engine with an `EngineReport` as `report`.
-
     Raises:
         ModelFileError: If the file is not ours, damaged or refused by the engine.
         UsageError: If `num_threads`, `delegate` or `runtime` cannot be used.
@@ -109,7 +116,7 @@ def open_engine(
             runtime=runtime,
         )
     if model.format == ONNX:
-        if delegate is not None:
+        if delegate not in (None, *CPU_NAMES) or delegate_options:
             raise UsageError(
                 f"{model.label}: a delegate is for TFLite files; ONNX files run in "
                 "ONNX Runtime without"

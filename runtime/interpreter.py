@@ -368,7 +368,7 @@ def _count_parts(interpreter: Any) -> int:
 def _report(
     runtime: Runtime, num_threads: int, delegate: Delegate | None, *, has_xnnpack: bool
 ) -> EngineReport:
-    notes = ()
+    notes: tuple[str, ...] = ()
     if delegate is None and not has_xnnpack:
         notes = (
             f"XNNPACK takes nothing of this graph in {runtime.name}, so the slower "

@@ -73,7 +73,7 @@ def _self_test(test: dict[str, Any]) -> str:
     if not test["has_golden"]:
         return "none in this file; it ran and its values are finite, no more"
     worst = max((m["found"] for m in test["measurements"]), default=math.nan)
-    return f"passed, at most {worst:.2%} off"
+    return f"passed, at most {100 * worst:.2g} % off"
 
 
 def _board_lines(board: dict[str, Any]) -> list[tuple[str, str]]:

@@ -23,8 +23,7 @@ from deeplab2_edge.model_file import (
     write_model_file,
 )
 from deeplab2_edge.runtime import delegated, delegates, trial
-from deeplab2_edge.runtime.engine import Engine, open_engine
-from deeplab2_edge.runtime.engine_report import EngineReport, report_of
+from deeplab2_edge.runtime.engine import Engine, FileEngine, open_engine
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.targets.compiled import adopt_compiled
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL, draw_scene
@@ -56,16 +55,10 @@ def _nothing_was_said() -> None:
 
 def open_with(
     library: str, mode: str, source: Path | ModelFile = FLOAT_MODEL, **options: Any
-) -> Engine:
+) -> FileEngine:
     return open_engine(
         source, delegate=library, delegate_options={"mode": mode}, **options
     )
-
-
-def report(engine: Engine) -> EngineReport:
-    found = report_of(engine)
-    assert found is not None
-    return found
 
 
 def assert_as_on_cpu(engine: Engine) -> None:
@@ -79,13 +72,13 @@ def test_a_delegate_that_computes_right_is_used(
 ) -> None:
     engine = open_with(library, "right", num_threads=1)
     assert isinstance(engine, LiteRtEngine) and engine.delegate_parts == 4
-    assert report(engine).delegate == report(engine).library == library
-    assert report(engine).fallback_reason is None
-    differences = report(engine).differences
+    assert engine.report.delegate == engine.report.library == library
+    assert engine.report.fallback_reason is None
+    differences = engine.report.differences
     assert set(differences) == set(engine.metadata.outputs)
     assert max(differences.values()) < 1e-5
     assert_as_on_cpu(engine)
-    document = json.loads(json.dumps(report(engine).to_dict()))
+    document = json.loads(json.dumps(engine.report.to_dict()))
     assert document["threads"] == 1
 
 
@@ -105,7 +98,7 @@ def test_the_cpu_replaces_a_delegate_that_does_not(
         assert len(caplog.messages) == 1
         assert reason in caplog.messages[0]
         assert caplog.messages[0].endswith("the CPU computes instead")
-    found = report(engine)
+    found = engine.report
     assert found.fallback_reason and reason in found.fallback_reason
     assert found.library is None and found.delegate != library
     assert json.dumps(found.to_dict(), allow_nan=False)
@@ -124,8 +117,8 @@ def test_the_reason_is_said_once(
 def test_without_a_self_test_a_fixed_image_tells(library: str) -> None:
     model = read_model_file(FLOAT_MODEL)
     plain = ModelFile(model.graph, model.metadata)
-    assert report(open_with(library, "right", plain)).fallback_reason is None
-    assert report(open_with(library, "wrong", plain)).fallback_reason
+    assert open_with(library, "right", plain).report.fallback_reason is None
+    assert open_with(library, "wrong", plain).report.fallback_reason
 
 
 @pytest.mark.parametrize(
@@ -230,7 +223,7 @@ def test_a_named_delegate_that_is_not_installed_says_where_it_comes_from(
 @pytest.mark.parametrize("name", [None, "cpu", "none", "xnnpack"])
 def test_the_cpu_goes_by_several_names(name: str | None) -> None:
     assert delegates.find_delegate(name) is None
-    found = report(open_engine(FLOAT_MODEL, delegate=name))
+    found = open_engine(FLOAT_MODEL, delegate=name).report
     assert found.fallback_reason is None and found.library is None
     with pytest.raises(UsageError, match="are for a delegate, but none is asked for"):
         delegates.find_delegate(name, {"device": "usb"})
@@ -241,7 +234,7 @@ def test_xnnpack_that_takes_nothing_is_said_and_refused_where_it_was_asked_for(
 ) -> None:
     # What tflite-runtime 2.14 does with int8 files.
     monkeypatch.setattr("deeplab2_edge.runtime.interpreter._count_parts", lambda _: 0)
-    found = report(open_engine(INT8_MODEL))
+    found = open_engine(INT8_MODEL).report
     assert found.delegate == "builtin"
     assert "XNNPACK takes nothing of this graph" in found.notes[0]
     with pytest.raises(UsageError, match="XNNPACK takes nothing"):

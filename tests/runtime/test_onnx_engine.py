@@ -171,6 +171,14 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         OnnxEngine(onnx_file(), num_threads=0)
     with pytest.raises(UsageError, match="delegate is for TFLite"):
         open_engine(onnx_file(), delegate="libedgetpu.so.1")
+    with pytest.raises(UsageError, match="they run in onnxruntime"):
+        open_engine(onnx_file(), runtime="tensorflow")
+    report = open_engine(onnx_file(), num_threads=1, delegate="cpu").report
+    assert (report.runtime, report.delegate, report.threads) == (
+        "onnxruntime",
+        "cpu",
+        1,
+    )
 
 
 def test_graph_must_be_what_the_metadata_says() -> None:

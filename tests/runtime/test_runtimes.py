@@ -100,7 +100,7 @@ def test_where_none_is_installed_the_line_that_brings_one_is_given(
 def test_the_engine_says_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_engine(FLOAT_MODEL, num_threads=1, runtime="ai-edge-litert")
     report = report_of(engine)
-    assert report is not None
+    assert report is engine.report
     assert (report.runtime, report.threads) == ("ai-edge-litert", 1)
     assert str(report).endswith(", 1 thread")
     assert report_of(object()) is None
