@@ -94,7 +94,7 @@ class Server:
         connection = Connection(reader, writer, self._limits)
         try:
             await self._converse(connection)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass  # it left, or the server ends
         except TooSlow:
             self.num_dropped += 1

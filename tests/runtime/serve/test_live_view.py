@@ -306,6 +306,34 @@ def test_large_heads_are_refused() -> None:
             assert client.recv(100).startswith(b"HTTP/1.1 431 ")
 
 
+def test_rubbish_does_no_harm() -> None:
+    random = np.random.default_rng(0)
+    with LiveView(port=0, max_requests_per_s=10_000) as live:
+        for length in (0, 1, 10, 100, 1000, 10_000) * 8:
+            start = b"GET / HTTP/1.1\r\nHost: a\r\n" if length % 3 else b""
+            with _raw(live) as client, contextlib.suppress(ConnectionError):
+                client.sendall(start + random.bytes(length) + b"\r\n\r\n")
+                client.shutdown(socket.SHUT_WR)
+                answer = client.recv(100)
+                assert not answer or answer.startswith(b"HTTP/1.1 4")
+        assert _get(live, "/healthz")[0] == 200
+
+
+def test_clients_that_leave_at_once_do_no_harm() -> None:
+    with LiveView(port=0, max_fps=1000, max_requests_per_s=10_000) as live:
+        with _publishing(live):
+            for path in ("/", "/frame.jpg", "/events", "/stream.mjpg") * 5:
+                with _raw(live) as client:
+                    client.sendall(f"GET {path} HTTP/1.1\r\nHost: ::1\r\n".encode())
+                with _raw(live) as client:
+                    client.sendall(
+                        f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                    )
+                    client.recv(10)
+            assert _eventually(lambda: live.stats.clients == 0, live)
+        assert _get(live, "/healthz")[0] == 200
+
+
 def test_a_request_must_come_in_time_even_byte_by_byte() -> None:
     with LiveView(port=0, request_s=0.4) as live, _raw(live) as client:
         start = time.monotonic()
