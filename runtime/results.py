@@ -346,33 +346,6 @@ def result_from_maps(
     )
 
 
-def renumber(
-    result: PanopticResult, panoptic: NDArray[np.int32], label_divisor: int
-) -> PanopticResult:
-    """Gives the segments of a result other ids, as tracking does.
-
-    Args:
-        result: Stays as it is.
-        panoptic: int32 `[H, W]`, the same segments under other ids.
-        label_divisor: Of the new ids.
-    """
-    segments = []
-    for segment in result.segments:
-        left, top, right, bottom = segment.box_xyxy
-        box = slice(top, bottom), slice(left, right)
-        y, x = np.unravel_index(
-            np.argmax(result.panoptic[box] == segment.id), (bottom - top, right - left)
-        )
-        new_id = int(panoptic[box][y, x])
-        segments.append(dataclasses.replace(segment, id=new_id, _panoptic=panoptic))
-    return dataclasses.replace(
-        result,
-        panoptic=panoptic,
-        segments=tuple(sorted(segments, key=lambda segment: segment.id)),
-        metadata=ClassTable.of(result.metadata, label_divisor=label_divisor),
-    )
-
-
 def build_result(
     image: NDArray[np.uint8],
     maps: PanopticMaps,

@@ -26,6 +26,7 @@ from deeplab2_edge.runtime.predictors import (
     image_predictor,
 )
 from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
+from deeplab2_edge.runtime.scene_cuts import SceneCutDetector
 from deeplab2_edge.runtime.timing import StageTimer
 
 Image = NDArray[np.uint8]
@@ -93,6 +94,11 @@ class PanopticSegmenter:
         return self.metadata.keeps_ids
 
     @property
+    def num_frames_ahead(self) -> int:
+        """How many frames `segment_video` reads beyond the one it gives."""
+        return 1 if self.metadata.family == TWO_FRAMES else 0
+
+    @property
     def has_stages(self) -> bool:
         """Whether images can be looked at and finished apart, see `look`."""
         return self._predictor is not None
@@ -120,6 +126,7 @@ class PanopticSegmenter:
         """Segments the frames of one video in order, each `[H, W, 3]` RGB.
 
         Models of one image look at each by itself. ViP-DeepLab reads one frame ahead.
+        Models that keep ids follow no instance over a cut to another scene.
 
         Yields:
             One result per frame. Of a model that keeps ids, equal ids are the same
@@ -134,7 +141,10 @@ class PanopticSegmenter:
         elif self.metadata.family == MOTION:
             divisor = self.classes.label_divisor
             predict = MotionPredictor(self._canvas, track_divisor=divisor)
+            is_cut = SceneCutDetector()
             for image in frames:
+                if is_cut(image):
+                    predict.begin_scene()
                 yield self._timed(image, functools.partial(predict, image))
         else:
             for image in frames:
@@ -178,11 +188,14 @@ class PanopticSegmenter:
         def frame_of(image: Image, following: Image | None) -> Predicted:
             return predict(image, following).frame
 
-        coming = iter(frames)
-        image = next(coming, None)
+        is_cut = SceneCutDetector()
+        coming = ((image, is_cut(image)) for image in frames)
+        image, _ = next(coming, (None, False))
         while image is not None:
-            following = next(coming, None)
-            yield self._timed(image, functools.partial(frame_of, image, following))
+            following, begins_scene = next(coming, (None, False))
+            # Before a cut a frame is like the last one of a video.
+            seen = None if begins_scene else following
+            yield self._timed(image, functools.partial(frame_of, image, seen))
             image = following
 
     def _timed(self, image: Image, predict: Callable[[], Predicted]) -> PanopticResult:

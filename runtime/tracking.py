@@ -2,9 +2,38 @@
 
 import dataclasses
 
-from deeplab2_edge.panoptic import IouTracker, IouTrackingSettings
-from deeplab2_edge.runtime.classes import Classes
-from deeplab2_edge.runtime.results import PanopticResult, renumber
+import numpy as np
+from numpy.typing import NDArray
+
+from deeplab2_edge.panoptic import (
+    Instances,
+    MaskTracker,
+    MaskTrackingSettings,
+    change_divisor,
+    relabel,
+)
+from deeplab2_edge.runtime.classes import Classes, ClassTable
+from deeplab2_edge.runtime.optical_flow import FLOW_SIDE, FlowEstimator, shrink
+from deeplab2_edge.runtime.results import PanopticResult
+from deeplab2_edge.runtime.scene_cuts import SceneCutDetector
+from deeplab2_edge.runtime.segments import MAX_TABLE_ID, Segment
+from deeplab2_edge.runtime.timing import StageTimer
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingOptions:
+    """Says how the instances of a video are followed.
+
+    Attributes:
+        settings: What counts as the same instance. Numbers stay below 10,000 so that
+            the ids of videos are those that Motion-DeepLab and ViP-DeepLab give.
+        uses_flow: Let masks move along the optical flow of the pictures.
+        finds_cuts: Forget what was followed where the video cuts to another scene.
+    """
+
+    settings: MaskTrackingSettings = MaskTrackingSettings()
+    uses_flow: bool = True
+    finds_cuts: bool = True
 
 
 class ResultTracker:
@@ -12,27 +41,109 @@ class ResultTracker:
 
     Args:
         classes: Of the model.
+        options: By default the best that was measured.
 
     References:
-        `panoptic.IouTracker`: instances of two frames that overlap are one.
+        `panoptic.MaskTracker`: how instances are paired.
     """
 
-    def __init__(self, classes: Classes) -> None:
-        settings = IouTrackingSettings(classes.thing_ids, classes.label_divisor)
-        # Track ids are never used twice: there must be room for those of all frames.
-        divisor = max(settings.track_divisor, classes.label_divisor)
-        self._settings = dataclasses.replace(settings, track_divisor=divisor)
-        self._tracker = IouTracker(self._settings)
+    def __init__(
+        self, classes: Classes, options: TrackingOptions | None = None
+    ) -> None:
+        self._options = options = options or TrackingOptions()
+        self._divisor = max(options.settings.max_number + 1, classes.label_divisor)
+        self._classes = ClassTable.of(classes, label_divisor=self._divisor)
+        self._old_divisor = classes.label_divisor
+        self._tracker = MaskTracker(options.settings)
+        self._flow = FlowEstimator() if options.uses_flow else None
+        self._is_cut = SceneCutDetector() if options.finds_cuts else None
+        # What becomes of an id that is no instance.
+        self._table = np.zeros(0, np.int32)
 
     def begin_video(self) -> None:
-        """Forgets all instances."""
+        """Forgets all instances; ids start again."""
         self._tracker.reset()
+        if self._flow is not None:
+            self._flow.reset()
+        if self._is_cut is not None:
+            self._is_cut.reset()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:
         """Takes the next frame of the video.
 
         Raises:
-            UsageError: If the video has more instances than ids.
+            UsageError: If the frame has another size than those before it, or more
+                instances than there are ids.
         """
-        tracked = self._tracker.update(result.panoptic)
-        return renumber(result, tracked.panoptic, self._settings.track_divisor)
+        timer = StageTimer()
+        with timer.stage("track"):
+            result = self._renumbered(result, self._follow(result))
+        timings = {**result.timings_ms, **timer.milliseconds}
+        return dataclasses.replace(result, timings_ms=timings)
+
+    def _follow(self, result: PanopticResult) -> dict[int, int]:
+        """Gives the new id of each instance."""
+        small = shrink(result.image, FLOW_SIDE)
+        if self._is_cut is not None and self._is_cut(small):
+            self._tracker.forget()
+        flow = None if self._flow is None else self._flow(small)
+        things = [s for s in result.segments if s.is_thing and s.id % self._old_divisor]
+        numbers = self._tracker.update(_instances(result.panoptic, things), flow)
+        return {
+            thing.id: thing.class_id * self._divisor + number
+            for thing, number in zip(things, numbers.tolist(), strict=True)
+        }
+
+    def _renumbered(
+        self, result: PanopticResult, new_ids: dict[int, int]
+    ) -> PanopticResult:
+        panoptic = self._new_map(result.panoptic, new_ids)
+        segments = [
+            dataclasses.replace(
+                segment,
+                id=new_ids.get(segment.id, segment.class_id * self._divisor),
+                _panoptic=panoptic,
+            )
+            for segment in result.segments
+        ]
+        return dataclasses.replace(
+            result,
+            panoptic=panoptic,
+            segments=tuple(sorted(segments, key=lambda segment: segment.id)),
+            metadata=self._classes,
+        )
+
+    def _new_map(
+        self, panoptic: NDArray[np.int32], new_ids: dict[int, int]
+    ) -> NDArray[np.int32]:
+        old = np.array([*new_ids], np.int32)
+        new = np.array([*new_ids.values()], np.int32)
+        divisors = {"label_divisor": self._old_divisor, "new_divisor": self._divisor}
+        top = int(panoptic.max(initial=0))
+        if top > MAX_TABLE_ID:
+            return relabel(
+                change_divisor(panoptic, **divisors),
+                change_divisor(old, **divisors),
+                new,
+            )
+        if top >= len(self._table):
+            self._table = change_divisor(np.arange(top + 1), **divisors)
+        table = self._table.copy()
+        table[old] = new
+        return np.take(table, panoptic)
+
+
+def _instances(panoptic: NDArray[np.int32], things: list[Segment]) -> Instances:
+    """Describes the instances by every n-th pixel of rows and columns."""
+    step = -(-max(panoptic.shape) // FLOW_SIDE)
+    coarse = panoptic[::step, ::step]
+    table = np.zeros(max((thing.id for thing in things), default=0) + 2, np.int16)
+    table[[thing.id for thing in things]] = np.arange(1, len(things) + 1)
+    boxes = np.array([thing.box_xyxy for thing in things], float).reshape(-1, 4)
+    areas = np.array([thing.area_px for thing in things], float)
+    return Instances(
+        masks=np.take(table, np.minimum(coarse, len(table) - 1)),
+        classes=np.array([thing.class_id for thing in things], np.int64),
+        centers_yx=(boxes[:, [1, 0]] + boxes[:, [3, 2]]) / (2 * step),
+        areas_px=areas / step**2,
+    )

@@ -25,6 +25,11 @@ from deeplab2_edge.panoptic.mask_decoding import (
     class_order,
     decode_masks,
 )
+from deeplab2_edge.panoptic.mask_tracking import (
+    Instances,
+    MaskTracker,
+    MaskTrackingSettings,
+)
 from deeplab2_edge.panoptic.merging import (
     MergeSemantics,
     merge_semantic_and_instance,
@@ -60,10 +65,13 @@ from deeplab2_edge.panoptic.tracking import (
 __all__ = [
     "CenterMaps",
     "Heads",
+    "Instances",
     "IouTracker",
     "IouTrackingSettings",
     "MaskMaps",
     "MaskSettings",
+    "MaskTracker",
+    "MaskTrackingSettings",
     "MaskwiseSettings",
     "MergeSemantics",
     "MergeSettings",

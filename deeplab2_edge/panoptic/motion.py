@@ -122,8 +122,12 @@ class MotionTracker:
 
     def reset(self) -> None:
         """Forgets all tracks; ids start again at 1."""
-        self._tracks = np.zeros((0, 5), np.int32)
         self._next_id = 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets all tracks, as at a cut; ids go on, so that none comes twice."""
+        self._tracks = np.zeros((0, 5), np.int32)
         self._heatmap: NDArray[np.float32] | None = None
 
     @property

@@ -46,6 +46,11 @@ class MotionPredictor:
         self._tracker.reset()
         self._previous = None
 
+    def begin_scene(self) -> None:
+        """Forgets the last frame and all tracks; ids go on: none comes twice."""
+        self._tracker.forget()
+        self._previous = None
+
     def __call__(self, image: NDArray[np.uint8]) -> Predicted:
         """Segments the next frame, `[H, W, 3]` RGB of any size.
 
