@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 REFERENCE ?= $(abspath ../shared/reference)
 
-.PHONY: help setup demo fuzz test test-all test-arm test-parity test-functions check format bench docs clean
+.PHONY: help setup demo fuzz fuzz-native sanitize test test-all test-arm test-parity test-functions check format bench docs clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,12 @@ test-functions: setup  ## everything around the models against REFERENCE/functio
 
 fuzz: setup  ## 10,000 damaged model files of each kind and as many images, 10 minutes
 	$(BIN)/python -m tests.fuzz --count 10000 --bare 10000
+
+sanitize: setup  ## the native core under sanitizers of memory, arithmetic and threads
+	$(BIN)/python -m pytest -m '' tests/native
+
+fuzz-native: setup  ## hostile arguments to the native core, 10 minutes
+	$(BIN)/python -m tests.native --seconds 600
 
 check: setup  ## format, lint and types
 	$(BIN)/ruff format --check .

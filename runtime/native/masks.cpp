@@ -16,6 +16,7 @@
 
 #include "axis.h"
 #include "floats4.h"
+#include "frame.h"
 #include "parallel.h"
 
 namespace {
@@ -31,6 +32,8 @@ using dle::Store4;
 constexpr int32_t kLanes = 4;
 constexpr int32_t kMaxMasks = 4096;
 constexpr int32_t kMaxThreads = 256;
+constexpr int32_t kMaxZeroPoint = 1 << 16;
+constexpr int64_t kMaxHead = 1 << 30;  // values
 constexpr float kLargest = 1e20f;
 constexpr float kNever = -4 * kLargest;  // below all logits
 // Exponentials below exp(-20) are left out of sums of at least 1; see the tolerance.
@@ -42,31 +45,6 @@ constexpr float kRounding = 2e-6f;
 enum { kTopLeft, kTopRight, kBottomLeft, kBottomRight, kNumCorners };
 
 int32_t PaddedToLanes(int32_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
-
-template <typename Value>
-void ReadValues(const DleHead& head, size_t start, size_t count, float* out) {
-  const Value* const values = static_cast<const Value*>(head.data) + start;
-  if (std::is_same<Value, float>::value) {
-    std::copy(values, values + count, out);
-    return;
-  }
-  const float scale = head.scale;
-  const int32_t zero_point = head.zero_point;
-  for (size_t i = 0; i < count; ++i) {
-    out[i] = static_cast<float>(static_cast<int32_t>(values[i]) - zero_point) * scale;
-  }
-}
-
-void Read(const DleHead& head, size_t start, size_t count, float* out) {
-  switch (head.type) {
-    case DLE_INT8:
-      return ReadValues<int8_t>(head, start, count, out);
-    case DLE_UINT8:
-      return ReadValues<uint8_t>(head, start, count, out);
-    default:
-      return ReadValues<float>(head, start, count, out);
-  }
-}
 
 // Some masks of one cell, those of one kind that may matter in it.
 struct Candidates {
@@ -225,7 +203,7 @@ class Decoder {
   const float* Row(int32_t y, std::vector<float>* values) const {
     const size_t start = y * row_values_;
     if (logits_.type == DLE_FLOAT32) return static_cast<const float*>(logits_.data) + start;
-    Read(logits_, start, row_values_, values->data());
+    dle::ReadReal(logits_, start, 1, static_cast<int32_t>(row_values_), values->data());
     return values->data();
   }
 
@@ -343,11 +321,16 @@ class Decoder {
   std::mutex mutex_;
 };
 
+bool IsUsable(const DleHead* head) {
+  return head && head->data && head->type >= DLE_FLOAT32 && head->type <= DLE_INT16 &&
+         head->zero_point >= -kMaxZeroPoint && head->zero_point <= kMaxZeroPoint;
+}
+
 bool IsUsable(const DleMaskSettings* s, const DleMaskPixels* pixels) {
   return s && pixels && s->head_height >= 1 && s->head_width >= 1 && s->num_masks >= 1 &&
          s->num_masks <= kMaxMasks && s->height >= 1 && s->width >= 1 &&
          static_cast<int64_t>(s->height) * s->width <= (1 << 24) &&
-         static_cast<int64_t>(s->head_height) * s->head_width <= (1 << 24) &&
+         static_cast<int64_t>(s->head_height) * s->head_width <= kMaxHead / s->num_masks &&
          s->num_threads >= 1 && s->num_threads <= kMaxThreads && s->is_detected && pixels->best && pixels->winner &&
          pixels->confidence && pixels->state && pixels->area_px;
 }
@@ -358,8 +341,7 @@ extern "C" {
 
 int32_t dle_mask_pixels(const DleHead* mask_logits, const DleMaskSettings* settings,
                         const DleMaskPixels* pixels) {
-  if (!IsUsable(settings, pixels) || !mask_logits || !mask_logits->data ||
-      mask_logits->type < DLE_FLOAT32 || mask_logits->type > DLE_UINT8) {
+  if (!IsUsable(mask_logits) || !IsUsable(settings, pixels)) {
     return DLE_BAD_ARGUMENT;
   }
   try {

@@ -18,22 +18,13 @@ from deeplab2_edge.panoptic.mask_decoding import (
 )
 from deeplab2_edge.panoptic.resize import source_positions
 from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.native.library import head as describe_head
 from deeplab2_edge.runtime.native.library import load_core
 
-_TYPES = {"float32": 0, "int8": 1, "uint8": 2}
 _CONFIDENT, _UNDECIDED = 1, 2
 _NOT_FINITE = 3
 # Decided at once, so that their logits stay small.
 _PIXELS_PER_CHUNK = 4096
-
-
-class _Head(ctypes.Structure):
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("type", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-        ("zero_point", ctypes.c_int32),
-    )
 
 
 class _Settings(ctypes.Structure):
@@ -145,12 +136,7 @@ def _pixelwise(
     pixels = _Pixels(*(array.ctypes.data for array in found.values()))
     code = load_core().dle_mask_pixels(
         ctypes.byref(
-            _Head(
-                head.values.ctypes.data,
-                _TYPES[head.values.dtype.name],
-                head.scale,
-                head.zero_point,
-            )
+            describe_head("mask_logits", head.values, head.scale, head.zero_point)
         ),
         ctypes.byref(native_settings),
         ctypes.byref(pixels),
@@ -206,7 +192,7 @@ def _maps(
 
 def _readable(head: RawHead) -> RawHead:
     """Gives a head of a type and order that the library reads."""
-    if head.values.dtype.name in ("int8", "uint8") and head.scale:
+    if head.values.dtype.name in ("int8", "uint8", "int16") and head.scale:
         return RawHead(np.ascontiguousarray(head.values), head.scale, head.zero_point)
     return RawHead(np.ascontiguousarray(head.real(), np.float32))
 
