@@ -106,10 +106,12 @@ class LiveView:
         self._gate = Gate(token)
         _, _, is_loopback = resolve(host, port)
         if not is_loopback and self._gate.is_open:
+            tunnel = port or DEFAULT_PORT
             raise UsageError(
                 f"{host}:{port} can be reached from the network, so it needs a token: "
-                "the token 'auto' makes one and prints it in the address; or serve at "
-                f"127.0.0.1 and come through `ssh -L {port}:localhost:{port} BOARD`"
+                "`--token auto` (token='auto') makes one and puts it into the address; "
+                f"or serve at {DEFAULT_HOST}:{tunnel} and come through "
+                f"`ssh -L {tunnel}:localhost:{tunnel} BOARD`"
             )
         self._address = host, port
         self._newest = Newest(

@@ -247,7 +247,9 @@ def test_pages_of_others_cannot_embed_it() -> None:
 
 
 def test_an_open_address_needs_a_token() -> None:
-    with pytest.raises(UsageError, match=r"0.0.0.0:8765 .* needs a token: .*'auto'"):
+    with pytest.raises(
+        UsageError, match=r"0.0.0.0:8765 .* needs a token: .*--token auto"
+    ):
         LiveView("0.0.0.0")
     with LiveView("0.0.0.0", 0, token="auto") as live:
         assert "?token=" in live.url and "0.0.0.0" not in live.url
