@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import instances as reference
-from deeplab2_edge.panoptic.instances import InstanceTable, MapPasses
+from deeplab2_edge.panoptic.instances import (
+    NUMPY_PASSES,
+    InstanceTable,
+    MapPasses,
+)
+from deeplab2_edge.runtime.native.core import is_available
 from deeplab2_edge.runtime.native.library import load_core
 
 _ID_TOO_LARGE = 4
@@ -135,6 +140,11 @@ def rename(
 
 
 NATIVE_PASSES = MapPasses(list_instances, instance_ids, overlaps, rename)
+
+
+def map_passes() -> MapPasses:
+    """Gives the passes of the native core, of NumPy where there is none."""
+    return NATIVE_PASSES if is_available() else NUMPY_PASSES
 
 
 def _int32(ids: NDArray[np.integer]) -> NDArray[np.int32]:

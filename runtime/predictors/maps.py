@@ -15,6 +15,7 @@ from deeplab2_edge.panoptic import (
     merge_heads,
     upsample_argmax,
 )
+from deeplab2_edge.runtime import native
 
 
 def panoptic_maps(
@@ -33,7 +34,10 @@ def panoptic_maps(
             center_scores=outputs[keys.INSTANCE_CENTER_SCORES][is_center],
         )
     assert metadata.merge is not None
-    return merge_heads(
+    # The native merge wants to know how many centers there can be.
+    is_native = metadata.merge.keep_k_centers > 0 and native.is_available()
+    merge = native.merge_heads if is_native else merge_heads
+    return merge(
         outputs[keys.SEMANTIC_LOGITS],
         outputs[keys.CENTER_HEATMAP][..., 0],
         outputs[keys.OFFSET_MAP],

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge import keys
 from deeplab2_edge.panoptic import MotionSettings, MotionTracker
+from deeplab2_edge.runtime.native.instances import map_passes
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
@@ -37,7 +38,8 @@ class MotionPredictor:
         self._tracker = MotionTracker(
             MotionSettings(
                 metadata.thing_ids, metadata.label_divisor, track_divisor=track_divisor
-            )
+            ),
+            passes=map_passes(),
         )
         self._previous: NDArray[np.uint8] | None = None
 

@@ -13,6 +13,7 @@ from deeplab2_edge.panoptic import (
     merge_two_frames,
     resize_bilinear,
 )
+from deeplab2_edge.runtime.native.instances import map_passes
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
@@ -74,7 +75,9 @@ class TwoFramePredictor:
         self._canvas = canvas
         self._with_scores = with_scores
         self._stitcher = VideoStitcher(
-            canvas.metadata.label_divisor, track_divisor=track_divisor
+            canvas.metadata.label_divisor,
+            track_divisor=track_divisor,
+            passes=map_passes(),
         )
         self._ahead: _Seen | None = None
         self._next_alone: NDArray[np.int32] | None = None
@@ -111,6 +114,7 @@ class TwoFramePredictor:
             heads_of(following.outputs),
             canvas=metadata.canvas,
             settings=metadata.merge,
+            passes=map_passes(),
         )
         self._ahead, self._next_alone = following, pair.next_frame.panoptic
         tracked = self._stitcher.update(pair.current.panoptic, pair.concat_next)
