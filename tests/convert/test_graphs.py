@@ -12,9 +12,11 @@ pytest.importorskip("tensorflow", reason="install deeplab2-edge[convert]")
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import export_graph
 from deeplab2_edge.convert.forms import Forms, forms_for
+from deeplab2_edge.graph_limits import GraphLimits
 from deeplab2_edge.models.inference import InferenceNetwork
 from deeplab2_edge.optional import require
 from deeplab2_edge.targets.gpu import check_gpu
+from deeplab2_edge.tflite_file.checking import check_content
 from deeplab2_edge.tflite_file.graph import Graph, Op, read_graph
 from tests.convert.networks import (
     assert_close,
@@ -113,9 +115,9 @@ class Result:
             case.architecture, case.backbone, crop_width=case.crop_width
         )
         inputs, self.expected = expected_heads(config)
-        content = converted(config, case.forms)
-        self.graph = read_graph(content)
-        self.found = run(content, inputs)
+        self.content = converted(config, case.forms)
+        self.graph = read_graph(self.content)
+        self.found = run(self.content, inputs)
 
 
 _results: dict[str, Result] = {}
@@ -130,6 +132,11 @@ def result(name: str) -> Result:
 @pytest.mark.parametrize("name", NAMES)
 def test_file_gives_the_values_of_the_model(name: str) -> None:
     assert_close(result(name).found, result(name).expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_passes_the_checks_of_the_runtime(name: str) -> None:
+    assert check_content(result(name).content, limits=GraphLimits(), allow_loops=False)
 
 
 @pytest.mark.parametrize("name", NAMES)
