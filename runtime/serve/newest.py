@@ -25,8 +25,9 @@ from deeplab2_edge.images import encode_jpeg
 from deeplab2_edge.runtime.draw import segment_colors
 from deeplab2_edge.runtime.results import PanopticResult
 
-# Of the times that frames per second are the mean of.
-_NUM_TIMES = 32
+# Frames per second are the mean over so long, and over so many frames at most.
+_MEAN_S = 3.0
+_MAX_TIMES = 256
 # A source is stalled after this long, or after so many of its usual gaps.
 _STALLED_S = 5.0
 _STALLED_GAPS = 5.0
@@ -81,7 +82,7 @@ class Newest:
         self._newest: Published | None = None
         self._handed_out: Published | None = None
         self._next_time = -math.inf
-        self._times: deque[float] = deque(maxlen=_NUM_TIMES)
+        self._times: deque[float] = deque(maxlen=_MAX_TIMES)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._came: asyncio.Event | None = None
         self._lock = threading.Lock()
@@ -163,9 +164,13 @@ class Newest:
     def fps(self) -> float | None:
         """Frames per second that were put in lately; None if that is not known."""
         times = tuple(self._times)
-        if len(times) < 2 or times[-1] <= times[0]:
+        if len(times) < 2:
             return None
-        return (len(times) - 1) / (times[-1] - times[0])
+        recent = [time for time in times if times[-1] - time <= _MEAN_S]
+        if len(recent) < 2:
+            recent = [*times[-2:]]
+        seconds = recent[-1] - recent[0]
+        return (len(recent) - 1) / seconds if seconds > 0 else None
 
     @property
     def state(self) -> str:
