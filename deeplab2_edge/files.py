@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def ensure_output_dir(path: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"{folder}: cannot be made a folder for results ({error.strerror})"
         ) from error
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: the folder is not writable")
-    return folder
+    try:
+        # Permissions alone do not tell: /proc grants them to root and refuses all.
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the folder is not writable ({error.strerror})"
+        ) from error

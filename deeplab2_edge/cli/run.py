@@ -8,14 +8,12 @@ from typing import Any, NoReturn
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.cli.drawing import add_drawing_options
+from deeplab2_edge.cli.engine_options import add_engine_options
 from deeplab2_edge.cli.run_model import open_model
-from deeplab2_edge.cli.run_outputs import Outputs
+from deeplab2_edge.cli.run_outputs import Outputs, add_output_options, take_coco
 from deeplab2_edge.cli.signals import StopSignals
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.wording import counted
-
-# Of cameras: less than three frames of most.
-_LATENCY_BUDGET_MS = 100.0
 
 _EPILOG = """\
 Writes for each image NAME_overlay.png, NAME_panoptic.png (COCO panoptic format) and
@@ -64,14 +62,7 @@ def add_parser(subparsers: Any) -> None:
         help="image, folder of images, video, camera (0, /dev/video0, picamera), "
         "rtsp:// or http:// address, or - for frames on the standard input",
     )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        help="folder for results (default: results)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON document instead of text"
-    )
+    add_output_options(parser)
     parser.add_argument(
         "--no-overlay", action="store_true", help="do not draw pictures or videos"
     )
@@ -98,9 +89,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="of the interpreter (default: the usable cores, at most 4)",
     )
-    parser.add_argument(
-        "--delegate", metavar="LIB", help="external delegate, e.g. libedgetpu.so.1"
-    )
+    add_engine_options(parser)
     parser.add_argument(
         "--sandbox",
         action="store_true",
@@ -137,11 +126,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--latency-budget",
         type=float,
-        default=_LATENCY_BUDGET_MS,
         metavar="MS",
-        help="of cameras and live streams: when a frame has waited longer for the "
-        f"network, the newest is taken and the others are skipped "
-        f"({_LATENCY_BUDGET_MS:g})",
+        help="of cameras, live streams and -: when a frame has waited longer for the "
+        "network, the newest is taken and the others are skipped (100; - skips none "
+        "without it)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -165,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, signals: StopSignals) -> int:
-    from deeplab2_edge.cli.run_job import Job
+    from deeplab2_edge.cli.run_job import Job, check_budget
     from deeplab2_edge.runtime.sources import SourceOptions, open_sources
     from deeplab2_edge.runtime.views import Artist
 
@@ -176,8 +164,18 @@ def _run(args: argparse.Namespace, signals: StopSignals) -> int:
         raw_format=args.raw_format,
     )
     sources = open_sources(args.inputs, wanted)
+    check_budget(args.latency_budget, sources)
+    has_coco, args.save = take_coco(args.save)
+    if has_coco and not args.save:
+        args.save, args.no_overlay = None, True
     segmenter, options = open_model(args)
-    outputs = Outputs(args, options.kinds)
+    outputs = Outputs(
+        args,
+        options.kinds,
+        has_coco=has_coco,
+        waits=all(source.kind == "image" for source in sources),
+        should_stop=lambda: signals.is_received,
+    )
     artist = Artist(options) if outputs.wants_pictures else None
     job = Job(
         segmenter,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.run_outputs import Outputs
 from deeplab2_edge.cli.signals import StopSignals
-from deeplab2_edge.errors import DataError
+from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.progress import format_seconds, progress
 from deeplab2_edge.wording import counted
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from deeplab2_edge.runtime.sinks import Done, Sink
     from deeplab2_edge.runtime.sources import Frame, Source
     from deeplab2_edge.runtime.views import Artist
+
+# Of cameras, by default: less than three frames of most.
+_BUDGET_MS = 100.0
+_MAX_BUDGET_MS = 60_000.0
 
 
 class Job:
@@ -31,7 +35,7 @@ class Job:
         outputs: Where it all goes.
         signals: Asked between frames.
         limit: Of images and frames.
-        budget_ms: Of live sources, see `FramePipeline`.
+        budget_ms: See `FramePipeline`; None is `_BUDGET_MS` for what is live.
         keep: Remember the results for `document`.
 
     Attributes:
@@ -146,14 +150,14 @@ class Job:
         pipeline = FramePipeline(
             self._read(clip),
             self._segmenter,
-            budget_ms=self._budget_ms if source.is_live else None,
+            budget_ms=_budget_of(source, self._budget_ms),
             should_stop=lambda: self._signals.is_received,
         )
         try:
             with closing(own), pipeline:
                 for frame, result in pipeline:
                     done = self._finish(frame, result)
-                    self._write(done, [*own, *self._outputs.shared], source.kind)
+                    self._write(done, [*own, *self._outputs.shared])
                     if self._is_full:
                         break
         except DataError as error:
@@ -172,7 +176,7 @@ class Job:
             frames = self._read_images(clip)
         else:
             frames = clip[0].frames()
-        if clip[0].is_live or self._limit is None:
+        if self._limit is None or _budget_of(clip[0], self._budget_ms) is not None:
             yield from frames
             return
         for frame in frames:
@@ -218,14 +222,14 @@ class Job:
         self._last = result
         return Done(frame, result, drawn)
 
-    def _write(self, done: "Done", sinks: "list[Sink]", kind: str) -> None:
+    def _write(self, done: "Done", sinks: "list[Sink]") -> None:
         files: dict[str, str] = {}
         for sink in sinks:
             files |= sink.write(done)
         self.count += 1
         if self._keep:
             place: dict[str, Any] = {"source": done.frame.source}
-            if kind != "image":
+            if done.frame.is_of_video:
                 place["frame"] = done.frame.index
             entry = {**place, **done.result.to_dict(), "files": files}
             self._results.append(entry)
@@ -256,6 +260,34 @@ class Job:
         while self._num_ticks < self.count + len(self.failures):
             next(self._ticks, None)
             self._num_ticks += 1
+
+
+def check_budget(budget_ms: float | None, sources: "Sequence[Source]") -> None:
+    """Refuses a budget that cannot be, or that belongs to none of the sources.
+
+    Raises:
+        UsageError: If so.
+    """
+    if budget_ms is None:
+        return
+    if not 0 <= budget_ms <= _MAX_BUDGET_MS:
+        raise UsageError(
+            f"--latency-budget is {budget_ms:g}; it must be 0 to {_MAX_BUDGET_MS:g} "
+            "milliseconds"
+        )
+    if all(_budget_of(source, budget_ms) is None for source in sources):
+        raise UsageError(
+            "--latency-budget is for cameras, live streams and -; of files no frame is "
+            "skipped"
+        )
+
+
+def _budget_of(source: "Source", budget_ms: float | None) -> float | None:
+    """Gives how long frames of a source may wait; None of what waits itself."""
+    if source.is_live:
+        return _BUDGET_MS if budget_ms is None else budget_ms
+    # A program at the other end of a pipe may wait, or may be a camera.
+    return budget_ms if source.kind == "pipe" else None
 
 
 def _clip_key(number: int, source: "Source") -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deeplab2_edge.cli.arguments import check_size
 from deeplab2_edge.cli.drawing import read_drawing_options
+from deeplab2_edge.cli.engine_options import engine_options
 from deeplab2_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
         open_engine(
             args.model,
             num_threads=args.threads,
-            delegate=args.delegate,
             sandbox=args.sandbox,
+            **engine_options(args),
         )
     )
     metadata = segmenter.metadata
@@ -64,10 +65,11 @@ def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOpti
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.families import abilities_of
 
-    for option in ("threads", "delegate", "sandbox"):
-        if getattr(args, option) not in (None, False):
+    for option in ("threads", "delegate", "delegate_option", "runtime", "sandbox"):
+        if getattr(args, option) not in (None, [], False):
             raise UsageError(
-                f"--{option} belongs to converted files; {args.model} is a checkpoint"
+                f"--{option.replace('_', '-')} belongs to converted files; "
+                f"{args.model} is a checkpoint"
             )
     config = load_config(find_config(args.model, args.config))
     abilities = abilities_of(config)

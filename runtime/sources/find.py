@@ -102,10 +102,12 @@ def hide_credentials(url: str) -> str:
     """
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    path = re.split(r"[?#]", path, maxsplit=1)[0]
-    host = re.split(r"[?#]", host, maxsplit=1)[0]
-    return f"{scheme}://{'***@' if at else ''}{host}{slash}{path}"
+    if ":" in authority and "@" not in authority and "@" in path:
+        # A password with a slash, perhaps: where it ends is not known.
+        return f"{scheme}://***"
+    _, at, host = authority.rpartition("@")
+    shown = re.split(r"[?#]", host + slash + path, maxsplit=1)[0]
+    return f"{scheme}://{'***@' if at else ''}{shown}"
 
 
 def _live(text: str, unique: Callable[[str], str], options: SourceOptions) -> Source:
@@ -132,11 +134,11 @@ def _live(text: str, unique: Callable[[str], str], options: SourceOptions) -> So
         info = capture.probe_stream(text, name)
         is_live = info.num_frames is None
         read = functools.partial(capture.read_stream, text, name, is_live=is_live)
-        stem = re.sub(r"[^\w.-]+", "_", name.partition("://")[2]).strip("_.")
+        stem = re.sub(r"[^\w.-]+", "_", name.partition("://")[2])
         return Source(
             name,
             "stream",
-            unique(stem[:_MAX_STEM] or "stream"),
+            unique(stem[:_MAX_STEM].strip("_.") or "stream"),
             read,
             info.num_frames,
             info.fps,

@@ -24,6 +24,7 @@ class Frame:
         decode_ms: Time it took to read; of a camera also the wait for it.
         source: Name of its source.
         stem: Start of the names of output files of its source.
+        is_of_video: Whether others follow it.
     """
 
     image: Image
@@ -31,6 +32,7 @@ class Frame:
     decode_ms: float
     source: str = ""
     stem: str = ""
+    is_of_video: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class Source:
             if image is None:
                 break
             milliseconds = (time.perf_counter_ns() - start) / 1e6
-            yield Frame(image, index, milliseconds, self.name, self.stem)
+            yield Frame(
+                *(image, index, milliseconds, self.name, self.stem),
+                is_of_video=self.kind != "image",
+            )
             index += 1
         if index == 0:
             raise DataError(f"{self.name}: no frame can be read from this {self.kind}")

@@ -94,9 +94,25 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
-def test_camera_that_is_not_there_is_named() -> None:
-    with pytest.raises(DataError, match="camera 99 cannot be opened"):
-        open_sources(["99"])
+@pytest.mark.parametrize("name", ["99", "/dev/video99"])
+def test_camera_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(DataError, match=f"camera {name} cannot be opened"):
+        open_sources([name])
+
+
+def test_a_video_cut_short_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    with open_video(path, 10.0) as writer:
+        for shade in range(60):
+            writer.write(np.full((64, 96, 3), shade, np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (source,) = open_sources([str(path)])
+    count = 0
+    with pytest.raises(DataError, match=r"ends after \d+ of 60 frames"):
+        for frame in source.frames():
+            count += 1
+            assert abs(int(frame.image.mean()) - frame.index) < 6
+    assert 10 < count < 50
 
 
 def test_a_folder_of_a_data_set_gives_its_images(tmp_path: Path) -> None:
