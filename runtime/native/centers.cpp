@@ -4,10 +4,16 @@
 #include <cfloat>
 #include <cmath>
 
+#include "floats4.h"
+#include "lanes.h"
+
 namespace dle {
 namespace {
 
 constexpr int32_t kBandRows = 32;
+// The first lanes, by their number.
+constexpr Ints4 kFirst[5] = {
+    {0, 0, 0, 0}, {-1, 0, 0, 0}, {-1, -1, 0, 0}, {-1, -1, -1, 0}, {-1, -1, -1, -1}};
 
 bool IsEarlier(const DleCenter& a, const DleCenter& b) {
   return a.y != b.y ? a.y < b.y : a.x < b.x;
@@ -104,53 +110,44 @@ void CenterFinder::Find(const Frame& frame, Pool* pool, std::vector<DleCenter>* 
 
 void CenterFinder::SearchBand(const Frame& frame, int32_t first, int32_t end, Band* band,
                               std::vector<DleCenter>* peaks) const {
-  const int32_t width = frame.width();
-  const int32_t top = first - before_;
-  const int32_t num_rows = end - first + before_ + after_;
-  const int32_t stride = before_ + width + after_;
+  const int32_t top = std::max(first - before_, 0);
+  const int32_t bottom = std::min(end + after_, frame.height());
+  const int32_t stride = before_ + frame.width() + after_;
   // Rows and columns outside of the canvas stay 0, which is below every peak.
-  const size_t size = static_cast<size_t>(num_rows) * stride;
+  const int32_t num_rows = end - first + before_ + after_;
+  const size_t size = static_cast<size_t>(num_rows) * stride + 4;
   if (band->heat.size() < size) band->heat.resize(size, 0.0f);
   band->line.resize(static_cast<size_t>(frame.head_width()));
-  band->runs.resize(static_cast<size_t>(num_rows));
-  const auto row_of = [&](int32_t i) {
-    return band->heat.data() + static_cast<size_t>(i) * stride + before_;
+  const auto row_of = [&](int32_t y) {
+    return band->heat.data() + static_cast<size_t>(y - (first - before_)) * stride + before_;
   };
-  const auto find_runs = [&](int32_t i) {
-    const int32_t cell_row = frame.rows.lower[top + i];
-    if (i > 0 && top + i > 0 && frame.rows.lower[top + i - 1] == cell_row) {
-      band->runs[i] = band->runs[i - 1];
-    } else {
-      FindRuns(frame, cell_row, &band->runs[i]);
-    }
+  const int32_t* const cell_row = frame.rows.lower.data();
+  const int32_t first_cell = cell_row[top];
+  band->runs.resize(static_cast<size_t>(cell_row[bottom - 1] - first_cell) + 1);
+  const auto runs_of = [&](int32_t y) -> const std::vector<Run>& {
+    return band->runs[cell_row[y] - first_cell];
   };
   bool is_empty = true;
-  for (int32_t y = first; y < end; ++y) {
-    band->runs[y - top].clear();
-    FindRuns(frame, frame.rows.lower[y], &band->runs[y - top]);
-    is_empty = is_empty && band->runs[y - top].empty();
+  for (int32_t i = cell_row[first]; i <= cell_row[end - 1]; ++i) {
+    FindRuns(frame, i, &band->runs[i - first_cell]);
+    is_empty = is_empty && band->runs[i - first_cell].empty();
   }
   if (is_empty) return;
-  for (int32_t i = 0; i < num_rows; ++i) {
-    const int32_t y = top + i;
-    if (y < 0 || y >= frame.height()) {
-      band->runs[i].clear();
-      continue;
-    }
-    find_runs(i);
-    Upsample(frame, y, band->runs[i], band->line.data(), row_of(i));
+  for (int32_t i = first_cell; i < cell_row[first]; ++i) {
+    FindRuns(frame, i, &band->runs[i - first_cell]);
+  }
+  for (int32_t i = cell_row[end - 1] + 1; i <= cell_row[bottom - 1]; ++i) {
+    FindRuns(frame, i, &band->runs[i - first_cell]);
+  }
+  for (int32_t y = top; y < bottom; ++y) {
+    Upsample(frame, y, runs_of(y), band->line.data(), row_of(y));
   }
   for (int32_t y = first; y < end; ++y) {
-    const float* const row = row_of(y - top);
-    for (const Run& run : band->runs[y - top]) {
-      for (int32_t x = run.first; x < run.second; ++x) {
-        if (row[x] > 0.0f && IsPeak(row + x, stride)) peaks->push_back({y, x, row[x]});
-      }
-    }
+    for (const Run& run : runs_of(y)) FindPeaks(y, run, row_of(y), stride, peaks);
   }
-  for (int32_t i = 0; i < num_rows; ++i) {
-    for (const Run& run : band->runs[i]) {
-      std::fill(row_of(i) + run.first, row_of(i) + run.second, 0.0f);
+  for (int32_t y = top; y < bottom; ++y) {
+    for (const Run& run : runs_of(y)) {
+      std::fill(row_of(y) + run.first, row_of(y) + run.second, 0.0f);
     }
   }
 }
@@ -194,20 +191,45 @@ void CenterFinder::Upsample(const Frame& frame, int32_t y, const std::vector<Run
     for (int32_t i = columns.lower[run.first]; i <= end; ++i) {
       line[i] = is_same_height ? above[i] : Lerp(above[i], below[i], down);
     }
-    for (int32_t x = run.first; x < run.second; ++x) {
-      const float value = is_same_width ? line[x]
-                                        : Lerp(line[columns.lower[x]],
-                                               line[columns.upper[x]], columns.weight[x]);
-      row[x] = value > floor_ ? value : 0.0f;
+    if (is_same_width) {
+      for (int32_t x = run.first; x < run.second; ++x) {
+        row[x] = line[x] > floor_ ? line[x] : 0.0f;
+      }
+      continue;
+    }
+    for (int32_t cell = columns.lower[run.first]; cell <= columns.lower[run.second - 1];
+         ++cell) {
+      const int32_t next = std::min(cell + 1, columns.n_in - 1);
+      const Floats4 left = All4(line[cell]), right = All4(line[next]);
+      const int32_t last = columns.begin[cell + 1];
+      for (int32_t x = columns.begin[cell]; x < last; x += 4) {
+        const Floats4 value = Lerp(left, right, Load4(columns.weight.data() + x));
+        // Up to three pixels more are written, which are of the next cell or 0.
+        const Ints4 is_kept = (value > All4(floor_)) & kFirst[std::min(last - x, 4)];
+        Store4((Floats4)((Ints4)value & is_kept), row + x);
+      }
+    }
+  }
+}
+
+void CenterFinder::FindPeaks(int32_t y, const Run& run, const float* row, int32_t stride,
+                             std::vector<DleCenter>* peaks) const {
+  for (int32_t x = run.first; x < run.second; x += 4) {
+    const float* const pixel = row + x;
+    const Floats4 value = Load4(pixel);
+    // Most pixels have a larger one right beside them.
+    Ints4 may_be = (value > Floats4{}) & kFirst[std::min(run.second - x, 4)];
+    if (before_ > 0) may_be &= (value >= Load4(pixel - 1)) & (value >= Load4(pixel - stride));
+    if (after_ > 0) may_be &= (value >= Load4(pixel + 1)) & (value >= Load4(pixel + stride));
+    if (!Any(may_be)) continue;
+    for (int i = 0; i < 4; ++i) {
+      if (may_be[i] && IsPeak(pixel + i, stride)) peaks->push_back({y, x + i, pixel[i]});
     }
   }
 }
 
 bool CenterFinder::IsPeak(const float* pixel, int32_t stride) const {
   const float value = *pixel;
-  // Most pixels have a larger one right beside them.
-  if (before_ > 0 && (pixel[-1] > value || pixel[-stride] > value)) return false;
-  if (after_ > 0 && (pixel[1] > value || pixel[stride] > value)) return false;
   for (int32_t i = -before_; i <= after_; ++i) {
     const float* const row = pixel + static_cast<ptrdiff_t>(i) * stride;
     bool is_larger = false;

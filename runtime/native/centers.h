@@ -29,7 +29,7 @@ class CenterFinder {
   struct Band {
     std::vector<float> heat;
     std::vector<float> line;
-    std::vector<std::vector<Run>> runs;  // of each canvas row of the band
+    std::vector<std::vector<Run>> runs;  // of each row of cells
   };
 
   void SearchBand(const Frame& frame, int32_t first, int32_t end, Band* band,
@@ -37,6 +37,8 @@ class CenterFinder {
   void FindRuns(const Frame& frame, int32_t cell_row, std::vector<Run>* runs) const;
   void Upsample(const Frame& frame, int32_t y, const std::vector<Run>& runs, float* line,
                 float* row) const;
+  void FindPeaks(int32_t y, const Run& run, const float* row, int32_t stride,
+                 std::vector<DleCenter>* peaks) const;
   bool IsPeak(const float* pixel, int32_t stride) const;
 
   int32_t before_ = 0;  // how far the window reaches

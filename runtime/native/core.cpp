@@ -21,9 +21,8 @@ struct DleCore {
   dle::CenterFinder finder;
   std::vector<DleCenter> centers;
   dle::CenterIndex index;
-  dle::Labels<uint8_t, uint16_t> labels;
-  // For more classes or centers than bytes and half words can name.
-  dle::Labels<uint16_t, uint32_t> wide_labels;
+  dle::Labels<uint32_t> labels;
+  dle::Labels<uint64_t> wide_labels;
   dle::PanopticIds ids;
   dle::ImageWriter writer;
 };
@@ -35,6 +34,7 @@ constexpr int64_t kMaxCanvas = 1 << 24;  // pixels, which float32 and 32 bits ca
 constexpr int64_t kMaxImage = 1 << 29;
 constexpr int64_t kMaxHead = 1 << 30;  // values
 constexpr int32_t kMaxSide = 1 << 24;
+constexpr int32_t kMaxNarrowClasses = 256;
 constexpr int32_t kMaxClasses = 1 << 15;
 constexpr int32_t kMaxZeroPoint = 1 << 16;
 // Steps of this size keep distinct when they are multiplied out in float32.
@@ -74,8 +74,8 @@ bool IsUsable(const DlePlacement* p, const DleMergeSettings& s) {
          p->resized_height <= s.height && p->resized_width <= s.width;
 }
 
-template <typename Class, typename Id>
-void FillLabels(DleCore* core, dle::Labels<Class, Id>* labels) {
+template <typename Label>
+void FillLabels(DleCore* core, dle::Labels<Label>* labels) {
   labels->Read(&core->frame, &core->pool);
   core->finder.Find(core->frame, &core->pool, &core->centers);
   core->index.Build(core->centers, core->frame.height(), core->frame.width());
@@ -84,16 +84,16 @@ void FillLabels(DleCore* core, dle::Labels<Class, Id>* labels) {
   core->ids.Number(labels->tally(), core->frame.is_thing, *core->frame.settings);
 }
 
-template <typename Class, typename Id>
-void WriteMaps(const DleCore& core, const dle::Labels<Class, Id>& labels,
+template <typename Label>
+void WriteMaps(const DleCore& core, const dle::Labels<Label>& labels,
                const DleMaps& maps) {
-  for (size_t i = 0; i < labels.classes.size(); ++i) {
-    const size_t id = labels.ids[i];
-    maps.semantic[i] = labels.classes[i];
-    maps.instance[i] = static_cast<int32_t>(id);
+  for (size_t i = 0; i < labels.map.size(); ++i) {
+    const int32_t of_class = labels.ClassOf(labels.map[i]);
+    const int32_t id = labels.IdOf(labels.map[i]);
+    maps.semantic[i] = of_class;
+    maps.instance[i] = id;
     maps.instance_scores[i] = id > 0 ? core.centers[id - 1].score : 0.0f;
-    maps.panoptic[i] =
-        id > 0 ? core.ids.of_instance[id] : core.ids.of_class[labels.classes[i]];
+    maps.panoptic[i] = core.ids.ids[core.ids.PlaceOf(of_class, id)];
   }
   for (int32_t i = 0; i < core.frame.settings->keep_k_centers; ++i) {
     const bool is_center = static_cast<size_t>(i) < core.centers.size();
@@ -115,10 +115,7 @@ int32_t Run(DleCore* core, const DleHead* logits, const DleHead* heatmap,
   try {
     core->frame.Begin(*logits, *heatmap, *offsets, *settings);
     const int64_t num_pixels = static_cast<int64_t>(settings->height) * settings->width;
-    const bool is_limited =
-        num_pixels < UINT16_MAX ||
-        (settings->keep_k_centers > 0 && settings->keep_k_centers < UINT16_MAX);
-    if (settings->num_classes <= UINT8_MAX + 1 && is_limited) {
+    if (settings->num_classes <= kMaxNarrowClasses && num_pixels < kMaxCanvas) {
       body(&core->labels);
     } else {
       body(&core->wide_labels);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "deeplab2_edge.h"
+#include "floats4.h"
 
 namespace dle {
 
@@ -34,23 +35,32 @@ class CenterIndex {
     float x;
     int32_t index;
   };
+  // Of the last four of a bucket some may be copies far away.
+  struct Four {
+    float y[4];
+    float x[4];
+    int32_t index[4];
+  };
   struct Bucket {
     uint32_t first;
-    uint32_t count;
+    uint32_t count;  // of fours
   };
 
   void Refine(int32_t row, int32_t column, int32_t size, size_t first, size_t count);
   void Keep(int32_t row, int32_t column, int32_t size, size_t first, size_t count);
-  void Candidates(float y, float x, const Entry** entries, size_t* count) const;
+  Bucket Add(const Entry* entries, size_t count);
+  const Bucket& BucketOf(float y, float x) const;
 
   int32_t height_ = 0;
   int32_t width_ = 0;
   int32_t side_ = 1;  // of a bucket, in pixels
+  float per_side_ = 1.0f;
   int32_t num_rows_ = 0;
   int32_t num_columns_ = 0;
-  std::vector<Entry> all_;
+  Bucket all_ = {0, 0};
   std::vector<Entry> pending_;  // a stack of lists
-  std::vector<Entry> entries_;
+  std::vector<float> squares_;
+  std::vector<Four> fours_;
   std::vector<Bucket> buckets_;
 };
 

@@ -1,4 +1,4 @@
-// What every canvas pixel is: its class and its instance, in as few bytes as they need.
+// What every canvas pixel is: its class and its instance.
 
 #ifndef DEEPLAB2_EDGE_LABELS_H_
 #define DEEPLAB2_EDGE_LABELS_H_
@@ -33,28 +33,43 @@ struct Tally {
   }
 };
 
-// `Class` holds every class, `Id` every instance plus 1.
-template <typename Class, typename Id>
+// `Label` holds class and instance of a pixel: uint32_t for up to 256 classes, else
+// uint64_t.
+template <typename Label>
 class Labels {
  public:
-  std::vector<Class> classes;  // [H, W]
-  std::vector<Id> ids;         // [H, W] the n-th center + 1 on things, else 0
+  std::vector<Label> map;  // [H, W]
+
+  static int32_t ClassOf(Label label) {
+    return static_cast<int32_t>(label & ((Label{1} << kClassBits) - 1));
+  }
+
+  // The n-th center + 1 on things, else 0.
+  static int32_t IdOf(Label label) { return static_cast<int32_t>(label >> kClassBits); }
 
   // Reads all heads and finds the best classes of the source pixels.
   void Read(Frame* frame, Pool* pool);
 
-  // Fills the maps; `index` has the centers, of which there are num_centers.
+  // Fills the map; `index` has the centers, of which there are num_centers.
   void Fill(const Frame& frame, const CenterIndex& index, int32_t num_centers, Pool* pool);
 
-  // What was seen in the maps.
+  // What was seen in the map.
   const Tally& tally() const { return workers_[0].tally; }
 
  private:
+  static constexpr int kClassBits = sizeof(Label) * 2;
+
   struct Worker {
     Tally tally;
     CellScratch cell;
-    uint32_t largest;
+    std::vector<Label> labels;         // of the candidates of a cell
+    std::vector<uint32_t> num_pixels;  // that have them
+    float largest;
   };
+
+  static Label LabelOf(int32_t id, int32_t of_class) {
+    return static_cast<Label>(id) << kClassBits | static_cast<Label>(of_class);
+  }
 
   template <typename T>
   void ReadAs(Frame* frame, Pool* pool);
@@ -67,43 +82,24 @@ class Labels {
   template <typename T>
   void FillMixed(const Classifier<T>& classifier, int32_t row, int32_t cell, Worker* worker);
   void GroupPixels(int32_t row, int32_t cell, Worker* worker);
-
-  // Gives the id of all votes of a cell, or 0 if they may differ.
-  Id ClearId(int32_t row, int32_t cell) const {
-    const int32_t width = frame_->head_width();
-    const Id* const top = clear_.data() + static_cast<size_t>(row) * width;
-    const Id* const bottom = row + 1 < frame_->head_height() ? top + width : top;
-    const int32_t next = std::min(cell + 1, width - 1);
-    const Id id = top[cell];
-    return id == top[next] && id == bottom[cell] && id == bottom[next] ? id : Id{0};
-  }
-
-  void Count(int32_t id, int32_t thing, int32_t num_pixels, int32_t y, int32_t x,
-             Worker* worker) const {
-    Tally& tally = worker->tally;
-    const size_t num_classes = static_cast<size_t>(frame_->num_classes());
-    tally.votes[id * num_classes + thing] += static_cast<uint32_t>(num_pixels);
-    const uint32_t pixel = static_cast<uint32_t>(y) * frame_->width() + x;
-    tally.first[id] = std::min(tally.first[id], pixel);
-  }
+  void FillCells(int32_t row, int32_t cell, int32_t end, Label label);
+  int32_t ClearId(int32_t row, int32_t cell) const;
+  void Count(int32_t id, int32_t of_class, uint32_t num_pixels, Worker* worker) const;
+  void BeginAt(int32_t id, int32_t y, int32_t x, Worker* worker) const;
 
   const Frame* frame_ = nullptr;
   const CenterIndex* index_ = nullptr;
   int32_t num_centers_ = 0;
-  uint32_t largest_ = 0;
-  std::vector<Class> winners_;  // [h, w]
-  std::vector<Id> clear_;       // [h, w] id of votes that no rounding changes, or 0
+  float largest_ = 0.0f;
+  std::vector<uint16_t> winners_;  // [h, w]
+  std::vector<int32_t> clear_;     // [h, w] id of votes that no rounding changes, or 0
   std::vector<Worker> workers_;
 };
 
 // Few blocks cost little, many share the work well.
-inline int32_t RowsPerBlock(int32_t num_rows, const Pool& pool) {
-  return std::max(num_rows / (8 * pool.num_workers()), 1);
-}
-
 template <typename Body>
 void ForEachRow(int32_t num_rows, Pool* pool, const Body& body) {
-  const int32_t height = RowsPerBlock(num_rows, *pool);
+  const int32_t height = std::max(num_rows / (8 * pool->num_workers()), 1);
   pool->ForEach((num_rows + height - 1) / height, [&](int32_t block, int32_t worker) {
     const int32_t end = std::min((block + 1) * height, num_rows);
     for (int32_t row = block * height; row < end; ++row) body(row, worker);

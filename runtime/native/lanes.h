@@ -43,16 +43,20 @@ struct Lanes {
 
   // True in the first lanes.
   static Mask First(int32_t count) {
-    static const struct Steps {
-      Flag flags[2 * kCount];
-      Steps() {
-        for (int32_t i = 0; i < 2 * kCount; ++i) flags[i] = i < kCount ? -1 : 0;
-      }
-    } steps;
     Mask mask;
-    std::memcpy(&mask, steps.flags + kCount - std::min(std::max(count, 0), kCount),
-                sizeof(mask));
+    for (int32_t i = 0; i < kCount; ++i) mask[i] = i < count ? -1 : 0;
     return mask;
+  }
+
+  // Gives how many flags were subtracted from a sum of masks, modulo 256 if they are
+  // bytes.
+  static uint32_t Count(Mask sum) {
+    uint64_t halves[2];
+    std::memcpy(halves, &sum, sizeof(halves));
+    const uint64_t both = halves[0] + halves[1];
+    if (sizeof(T) == 4) return static_cast<uint32_t>(both) + static_cast<uint32_t>(both >> 32);
+    if (sizeof(T) == 2) return static_cast<uint32_t>((both * 0x0001000100010001u) >> 48);
+    return static_cast<uint32_t>((both * 0x0101010101010101u) >> 56);
   }
 };
 

@@ -13,23 +13,28 @@
 
 namespace dle {
 
-// The panoptic id of every class and instance; see
-// deeplab2_edge.panoptic.merge_semantic_and_instance.
+// The panoptic ids of what can be a segment: the classes, where there is no instance,
+// and then the instances. See deeplab2_edge.panoptic.merge_semantic_and_instance.
 struct PanopticIds {
-  std::vector<int32_t> of_class;     // where there is no instance
-  std::vector<int32_t> of_instance;  // [0] is of no instance
+  size_t num_classes = 0;
+  std::vector<int32_t> ids;
 
   // Throws std::bad_alloc.
   void Number(const Tally& tally, const std::vector<uint8_t>& is_thing,
               const DleMergeSettings& settings);
+
+  // The place in `ids` of a pixel.
+  size_t PlaceOf(int32_t of_class, int32_t instance) const {
+    return instance > 0 ? num_classes + instance - 1 : static_cast<size_t>(of_class);
+  }
 };
 
 // Brings the maps of a canvas back to the image and lists its segments.
 class ImageWriter {
  public:
   // Throws std::bad_alloc.
-  template <typename Class, typename Id>
-  void Write(const Labels<Class, Id>& labels, const PanopticIds& ids,
+  template <typename Label>
+  void Write(const Labels<Label>& labels, const PanopticIds& ids,
              const std::vector<DleCenter>& centers, const DleMergeSettings& settings,
              const DlePlacement& placement, DleSegmentation* segmentation, Pool* pool);
 
@@ -45,13 +50,13 @@ class ImageWriter {
     void Update(int32_t new_in, int32_t new_out);
   };
 
-  template <typename Class, typename Id>
-  void WriteRow(const Class* classes, const Id* row_ids, const PanopticIds& ids, int32_t y,
+  template <typename Label>
+  void WriteRow(const Label* labels, const PanopticIds& ids, int32_t y,
                 DleSegmentation* segmentation, std::vector<DleSegment>* found) const;
 
   Edges rows_;
   Edges columns_;
-  std::vector<std::vector<DleSegment>> found_;  // of each worker: classes, then instances
+  std::vector<std::vector<DleSegment>> found_;  // of each worker, as PanopticIds
   std::vector<DleSegment> segments_;
 };
 
