@@ -3,7 +3,7 @@
 
 const MAX_ROWS = 100;
 const SILENCE_MS = 6000; // the server speaks every 2 s
-const RETRY_MS = 2000;
+const RETRY_MS = 1000;
 const FIGURES_MS = 250; // digits that change faster cannot be read
 const REASONS = { 401: "token needed", 429: "too many requests", 503: "too many viewers" };
 

@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from deeplab2_edge.runtime.serve import LiveView
+from deeplab2_edge.runtime.serve.newest import Newest
 from tests.runtime.serve.browser import Browser, Page, find_browser, open_browser
 from tests.runtime.serve.scenes import CAR, PERSON, ROAD, SKY, make_result
 
@@ -142,14 +143,21 @@ def test_nothing_foreign_runs_in_the_page(browser: Browser) -> None:
         page.call("Page.close")
 
 
-def test_a_lost_server_is_told_and_found_again(browser: Browser) -> None:
+def test_a_lost_server_is_told_and_found_again(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with LiveView(port=0) as live, _running(live, every_s=0.05):
-        url, port = live.url, int(live.url.rstrip("/").rpartition(":")[2])
-        page = browser.open_page(url)
+        port = int(live.url.rstrip("/").rpartition(":")[2])
+        page = browser.open_page(live.url)
         page.wait_for(f"{NUMBER} > 0")
     page.wait_for(f"{STATE} === 'ended'")
     with LiveView(port=port) as live, _running(live, every_s=0.05):
         page.wait_for(f"{STATE} === 'running'")
+        # As if the power failed: nobody says goodbye.
+        monkeypatch.setattr(Newest, "finish", lambda _: None)
+    page.wait_for(f"{STATE} === 'connection lost'")
+    with LiveView(port=port, token="auto"):
+        page.wait_for(f"{STATE} === 'token needed'")
     page.call("Page.close")
 
 
