@@ -1,5 +1,6 @@
 """A window on the screen of this machine."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ class Window:
     ) -> None:
         self._waits = waits
         self._should_stop = should_stop
+        # The wheel's Qt complains of the fonts it does not bring, five times.
+        os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         _check_screen()
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
 

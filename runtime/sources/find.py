@@ -29,7 +29,8 @@ def open_sources(
     """Finds everything the inputs name and checks what can be checked beforehand.
 
     Args:
-        inputs: Paths of images, folders (their images, sorted by name) and videos;
+        inputs: Paths of images, videos and folders (their images, sorted by name; of
+            a folder of folders each is a video);
             cameras such as `"0"`, `"/dev/video0"` or `"picamera"`; addresses of
             streams; `"-"` for the standard input.
         options: What is wanted of cameras and pipes.
@@ -53,8 +54,12 @@ def open_sources(
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            images = folder_images(path)
-            sources += [_image(str(p), unique(p.stem), clip=text) for p in images]
+            for clip, images in _clips(path):
+                prefix = f"{clip}_" if clip else ""
+                word = str(path / clip)
+                for image in images:
+                    stem = unique(prefix + image.stem)
+                    sources.append(_image(str(image), stem, clip=word))
         elif path.suffix.lower() in VIDEO_SUFFIXES and path.exists():
             info = capture.probe_video(text)
             read = functools.partial(capture.read_video, text)
@@ -80,16 +85,37 @@ def folder_images(folder: Path) -> list[Path]:
         DataError: If there are none.
     """
     for place in (folder, folder / "images"):
-        entries = place.iterdir() if place.is_dir() else ()
-        found = sorted(
-            (e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES),
-            key=_numbers_by_value,
-        )
-        if found:
+        if found := _images_in(place):
             return found
     raise DataError(
         f"{folder}: the folder has no images ({', '.join(IMAGE_SUFFIXES)}), nor has a "
         "folder images/ in it"
+    )
+
+
+def _clips(folder: Path) -> list[tuple[str, list[Path]]]:
+    """Gives the images of a folder, or those of each folder in it by its name.
+
+    Raises:
+        DataError: If there are none.
+    """
+    for place in (folder, folder / "images"):
+        if found := _images_in(place):
+            return [("", found)]
+        entries = place.iterdir() if place.is_dir() else ()
+        # A data set keeps its images in images/ and its labels beside it.
+        is_data_set = place == folder and (folder / "images").is_dir()
+        inner = [] if is_data_set else sorted(entries, key=_numbers_by_value)
+        if clips := [(i.name, images) for i in inner if (images := _images_in(i))]:
+            return clips
+    return [("", folder_images(folder))]
+
+
+def _images_in(place: Path) -> list[Path]:
+    entries = place.iterdir() if place.is_dir() else ()
+    return sorted(
+        (e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES),
+        key=_numbers_by_value,
     )
 
 

@@ -119,3 +119,19 @@ def test_a_folder_of_a_data_set_gives_its_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     write_png(tmp_path / "images" / "a.png", np.zeros((4, 5, 3), np.uint8))
     assert [source.stem for source in open_sources([str(tmp_path)])] == ["a"]
+
+
+def test_a_folder_of_folders_is_a_video_each(tmp_path: Path) -> None:
+    for name in ("images/b10/1.png", "images/b9/0.png", "images/b9/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(tmp_path / name, np.zeros((4, 5, 3), np.uint8))
+    (tmp_path / "panoptic").mkdir()
+    write_png(tmp_path / "panoptic" / "0.png", np.zeros((4, 5, 3), np.uint8))
+    for place in (tmp_path, tmp_path / "images"):
+        sources = open_sources([str(place)])
+        assert [source.stem for source in sources] == ["b9_0", "b9_1", "b10_1"]
+        assert [source.clip == sources[0].clip for source in sources] == [
+            True,
+            True,
+            False,
+        ]

@@ -21,6 +21,7 @@ from deeplab2_edge.datasets.folders import open_folder
 from deeplab2_edge.datasets.registry import DatasetInfo, get_dataset, load_description
 from deeplab2_edge.errors import DataError, OutputError, UsageError
 from deeplab2_edge.images import read_label_png, write_jpeg, write_png
+from deeplab2_edge.runtime.sources import open_sources
 
 tf = pytest.importorskip("tensorflow", reason="install deeplab2-edge[train]")
 records = pytest.importorskip("deeplab2_edge.records")
@@ -303,6 +304,8 @@ def test_scenes_become_a_folder_that_opens_with_the_same_labels(
     folder = open_folder(tmp_path)
     assert count == len(folder.samples) == (4 if num_frames else 2)
     assert check_folder(tmp_path, quiet=True).is_clean
+    clips = {source.clip for source in open_sources([str(tmp_path)])}
+    assert len(clips) == (2 if num_frames else 1)
     scene = synth.render_scene(0, size=SIZE)
     sample = folder.samples[0]
     panoptic = sample.load_panoptic()

@@ -158,7 +158,8 @@ def write_scene_folder(
     The folder holds `images/*.jpg`, `panoptic/*.png`, `panoptic.json`, `depth/*.png`
     (16-bit, metres * 256, 0 unknown), `intrinsics.json` (image name -> 3x3 pinhole
     matrix in pixels) and `dataset.json`. A segment's id is class * 1000 + instance
-    + 1, so an instance keeps its id through a video.
+    + 1, so an instance keeps its id through a video. The frames of a video lie in a
+    folder of their own: `images/0000005/000000.jpg`.
 
     Args:
         output_dir: The folder; made if missing.
@@ -175,8 +176,6 @@ def write_scene_folder(
         OutputError: If a file cannot be written.
     """
     output = ensure_output_dir(output_dir)
-    for name in ("images", "panoptic", "depth"):
-        ensure_output_dir(output / name)
     step = 1 if num_frames else _TASK_ITEMS
     tasks = [seeds[start : start + step] for start in range(0, len(seeds), step)]
     pictures: dict[str, dict[str, Any]] = {}
@@ -223,9 +222,12 @@ class _FolderWriter:
             return
         video = render_video(seed, num_frames=self.num_frames, size=self.size)
         for position, scene in enumerate(video):
-            yield frame_name(seed, position), scene
+            # A folder for each video, in which its frames follow each other.
+            yield f"{scene_name(seed)}/{position:06d}", scene
 
     def _write(self, name: str, scene: Scene) -> dict[str, Any]:
+        for folder in ("images", "panoptic", "depth"):
+            ensure_output_dir((self.output / folder / name).parent)
         with atomic_write(self.output / "images" / f"{name}.jpg") as temporary:
             temporary.write_bytes(_jpeg(scene))
         depth = stored_depth(scene.depth).astype(np.uint16)
