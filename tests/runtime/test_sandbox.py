@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from deeplab2_edge import PanopticSegmenter, keys
+from deeplab2_edge.cli import main
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
+from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import GRAPH, ModelFile, OutputSpec, read_model_file
 from deeplab2_edge.runtime import sandbox
 from deeplab2_edge.runtime.engine import open_engine
@@ -325,3 +327,21 @@ def test_no_secrets_reach_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits_are_positive(field: str) -> None:
     with pytest.raises(UsageError, match=f"{field} is 0; it must be positive"):
         SandboxLimits(**{field: 0})
+
+
+def test_the_command_line_has_a_switch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "scene.png", draw_scene())
+    arguments = [str(tmp_path / "scene.png"), "--quiet", "--no-overlay"]
+    for model, options in (("plain", []), ("boxed", ["--sandbox"])):
+        output = ["--output", str(tmp_path / model)]
+        assert main(["run", str(INT8_MODEL), *arguments, *output, *options]) == 0
+    plain, boxed = (
+        (tmp_path / name / "scene_panoptic.png").read_bytes()
+        for name in ("plain", "boxed")
+    )
+    assert boxed == plain
+    assert main(["run", "demo", *arguments, "--sandbox"]) == 2
+    message = capsys.readouterr().err
+    assert "--sandbox belongs to converted files" in message
