@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/models.md from the JSON files in results/.
+"""Writes the tables of README.md and pages of docs/ from the JSON files in results/.
 
 python -m benchmarks.tables
 """
@@ -21,6 +21,7 @@ from benchmarks.training_tables import (
     format_matching,
     format_training,
 )
+from benchmarks.video_tables import format_video
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.networks import ARCHITECTURES
 
@@ -65,6 +66,12 @@ def format_models() -> str:
         rows = [r for r in document["rows"] if r["architecture"] == architecture]
         parts.append(section(f"### {architecture}", _models(rows)))
     return "".join(f"\n{part}\n" for part in parts) + "\n"
+
+
+def format_videos() -> str:
+    """Formats how instances are followed as Markdown."""
+    document = _read("video.json")
+    return "" if document is None else f"\n{format_video(document)}\n\n"
 
 
 def _read(name: str) -> dict[str, Any] | None:
@@ -168,10 +175,12 @@ _TABLES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "input_pipeline.json": format_input_pipeline,
     "matching.json": format_matching,
     "attention.json": format_attention,
+    "video.json": format_video,
 }
 PAGES: Mapping[Path, Callable[[], str]] = {
     FOLDER / "README.md": format_results,
     FOLDER.parent / "docs" / "models.md": format_models,
+    FOLDER.parent / "docs" / "video.md": format_videos,
 }
 
 if __name__ == "__main__":
