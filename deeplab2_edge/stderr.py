@@ -13,13 +13,25 @@ def hidden_stderr() -> Iterator[None]:
     TensorFlow and LiteRT announce build flags and delegates there. What goes wrong
     reaches Python as an exception, which is not hidden.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
     try:
+        with stderr_into(nowhere):
+            yield
+    finally:
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def stderr_into(descriptor: int, *, with_stdout: bool = False) -> Iterator[None]:
+    """Leads what is written to stderr, also below Python, elsewhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {stream: os.dup(stream) for stream in ((1, 2) if with_stdout else (2,))}
+    try:
+        for stream in saved:
+            os.dup2(descriptor, stream)
         yield
     finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+        for stream, copy in saved.items():
+            os.dup2(copy, stream)
+            os.close(copy)

@@ -20,6 +20,7 @@ from deeplab2_edge.runtime.delegates import (
     find_delegate,
 )
 from deeplab2_edge.runtime.engine import check_threads
+from deeplab2_edge.runtime.gpu_engine import GpuEngine
 from deeplab2_edge.runtime.interpreter import EDGE_TPU_OP, LiteRtEngine
 from deeplab2_edge.runtime.runtimes import choose_runtime
 from deeplab2_edge.runtime.trial import try_delegate
@@ -35,15 +36,16 @@ def open_tflite(
     delegate_options: Mapping[str, str] | None = None,
     runtime: str | None = None,
     falls_back: bool = True,
-) -> LiteRtEngine:
+) -> LiteRtEngine | GpuEngine:
     """Opens a TFLite file; see `engine.open_engine`."""
     num_threads = check_threads(num_threads)
     is_compiled = is_compiled_for_edge_tpu(model)
     if delegate is None and is_compiled:
         delegate = EDGE_TPU
-    chosen = find_delegate(delegate, delegate_options)
     name = choose_runtime(TFLITE, runtime, label=model.label).name
+    chosen = find_delegate(delegate, delegate_options, runtime=name)
     if chosen is None:
+        engine: LiteRtEngine | GpuEngine
         engine = LiteRtEngine(model, num_threads=num_threads, runtime=name)
         if delegate == XNNPACK and engine.report.delegate != XNNPACK:
             raise UsageError(f"{model.label}: {engine.report.notes[0]}")
@@ -70,9 +72,7 @@ def open_tflite(
         notes = (*notes, reason)
     if reason is None or not falls_back:
         cpu = None  # its memory is free before the other one takes more
-        engine = LiteRtEngine(
-            model, num_threads=num_threads, delegate=chosen, runtime=name
-        )
+        engine = open_with(model, chosen, num_threads=num_threads, runtime=name)
     elif cpu is None:
         raise ModelFileError(
             f"{model.label}: {reason}, and the CPU cannot run what is compiled for the "
@@ -88,6 +88,17 @@ def open_tflite(
         differences={m.output: m.found for m in measured if m.kind == LARGEST},
     )
     return engine
+
+
+def open_with(
+    model: ModelFile, delegate: Delegate, *, num_threads: int, runtime: str
+) -> LiteRtEngine | GpuEngine:
+    """Opens a TFLite file with a delegate, whatever it computes."""
+    if delegate.is_of_litert:
+        return GpuEngine(model, delegate, num_threads=num_threads)
+    return LiteRtEngine(
+        model, num_threads=num_threads, delegate=delegate, runtime=runtime
+    )
 
 
 def is_compiled_for_edge_tpu(model: ModelFile) -> bool:

@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,12 +40,14 @@ _LIBRARIES: Mapping[str, Mapping[str, str]] = {
 _HINTS = {
     EDGE_TPU: "install the Edge TPU runtime (Debian, Raspberry Pi: libedgetpu1-std of "
     "Coral, or a build of libedgetpu for this TFLite)",
-    GPU: "no Python package brings it (the GPU part of ai-edge-litert is not a "
-    "delegate): build tensorflow/lite/delegates/gpu for this board, or take its "
-    "maker's",
+    GPU: "ai-edge-litert 2 brings one for 64-bit systems; for other runtimes build "
+    "tensorflow/lite/delegates/gpu for this board, or take its maker's",
 }
 _OTHER_HINT = "give the path of a TFLite external delegate, or none for the CPU"
 _ENTRY_POINTS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
+
+VULKAN_HINT = "Debian, Raspberry Pi: apt install libvulkan1 mesa-vulkan-drivers"
+_VULKAN = "libvulkan.so.1"
 
 # Vendor and product: before the firmware is loaded, and after.
 _CORAL_USB = (("1a6e", "089a"), ("18d1", "9302"))
@@ -71,15 +74,23 @@ class Delegate:
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_of_litert(self) -> bool:
+        """Whether it is LiteRT's own for GPUs, which `gpu_engine` runs."""
+        return Path(self.library).name.startswith("libLiteRt")
+
+    @property
     def label(self) -> str:
         """What to call it in messages."""
         if self.name == self.library:
             return f"delegate {self.library!r}"
-        return f"delegate {self.name} ({self.library})"
+        return f"delegate {self.name} ({Path(self.library).name})"
 
 
 def find_delegate(
-    name: str | None, options: Mapping[str, str] | None = None
+    name: str | None,
+    options: Mapping[str, str] | None = None,
+    *,
+    runtime: str = "ai-edge-litert",
 ) -> Delegate | None:
     """Says which library a name means, None if the CPU is meant.
 
@@ -87,6 +98,7 @@ def find_delegate(
         name: `edgetpu`, `gpu`, `xnnpack`, `cpu`, `none` or None, or the path of a
             library.
         options: For the library.
+        runtime: That would use it. ai-edge-litert brings a library for GPUs.
 
     Raises:
         UsageError: If the name means no library on this system, or options are given
@@ -104,6 +116,8 @@ def find_delegate(
             raise UsageError(f"delegate is {name!r}; {_OTHER_HINT}")
         return Delegate(name, name, options or {})
     library = libraries.get(platform.system())
+    if name == GPU and runtime == "ai-edge-litert":
+        library = litert_gpu_library() or library
     if library is None:
         raise UsageError(
             f"delegate {name!r}: not known on {platform.system()}; give the path of "
@@ -145,6 +159,9 @@ def check_library(delegate: Delegate) -> None:
     Raises:
         UsageError: If not.
     """
+    if delegate.is_of_litert:
+        _check_vulkan(delegate)
+        return
     hint = _HINTS.get(delegate.name, _OTHER_HINT)
     path = Path(delegate.library)
     machine = elf_machine(path)
@@ -171,9 +188,19 @@ def check_library(delegate: Delegate) -> None:
         )
 
 
-def library_name(name: str) -> str | None:
-    """Gives the library that a name means on this system, None if there is none."""
-    return _LIBRARIES[name].get(platform.system())
+def litert_gpu_library() -> str | None:
+    """Finds the library for GPUs that ai-edge-litert brings, None if it has none."""
+    spec = find_spec("ai_edge_litert")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        for library in sorted(Path(folder).glob("libLiteRt*Accelerator.*")):
+            return str(library)
+    return None
+
+
+def gpu_devices() -> list[str]:
+    """Lists the GPUs that Linux offers to programs, each as a path."""
+    return [str(path) for path in sorted((_DEV / "dri").glob("renderD*"))]
 
 
 def coral_devices() -> list[str]:
@@ -209,6 +236,18 @@ def this_machine() -> str:
     own = elf_machine(Path(sys.executable))  # a 64-bit kernel may run 32-bit programs
     machine = platform.machine().lower()
     return own or _SAME.get(machine, machine)
+
+
+def _check_vulkan(delegate: Delegate) -> None:
+    if platform.system() != "Linux":
+        return  # Metal and Direct3D are parts of their systems
+    try:
+        ctypes.CDLL(_VULKAN)
+    except OSError:
+        raise UsageError(
+            f"{delegate.label} needs a Vulkan driver, and there is no {_VULKAN} "
+            f"({VULKAN_HINT})"
+        ) from None
 
 
 def _device_hint(delegate: Delegate) -> str:

@@ -16,10 +16,10 @@ from deeplab2_edge.runtime.delegated import is_compiled_for_edge_tpu
 from deeplab2_edge.runtime.delegates import (
     EDGE_TPU,
     GPU,
-    Delegate,
     check_library,
     coral_devices,
-    library_name,
+    find_delegate,
+    gpu_devices,
 )
 from deeplab2_edge.runtime.engine import default_threads, open_engine
 from deeplab2_edge.runtime.engine_report import EngineReport
@@ -92,15 +92,15 @@ def describe_delegates() -> list[dict[str, Any]]:
     """
     found = []
     for name in (EDGE_TPU, GPU):
-        library = library_name(name)
-        problem: str | None = "unknown on this system"
-        if library is not None:
-            try:
-                check_library(Delegate(name, library))
-                problem = None
-            except DeepLabEdgeError as error:
-                problem = str(error)
-        devices = coral_devices() if name == EDGE_TPU else []
+        library = problem = None
+        try:
+            delegate = find_delegate(name)
+            assert delegate is not None
+            library = delegate.library
+            check_library(delegate)
+        except DeepLabEdgeError as error:
+            problem = str(error)
+        devices = coral_devices() if name == EDGE_TPU else gpu_devices()
         found.append(
             {"name": name, "library": library, "problem": problem, "devices": devices}
         )

@@ -43,6 +43,12 @@ from deeplab2_edge.runtime.runtimes import (
     import_runtime,
     runtime_version,
 )
+from deeplab2_edge.runtime.tensors import (
+    GraphInfo,
+    input_table,
+    quantized,
+    tensor_info,
+)
 from deeplab2_edge.stderr import hidden_stderr
 
 EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
@@ -51,39 +57,6 @@ _log = logging.getLogger("deeplab2_edge")
 
 # What TFLite adds to the reason of a delegate, of no use to anyone.
 _RESTORED = "Restored original execution plan after delegate application failure."
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorInfo:
-    """Describes one tensor of a graph.
-
-    Attributes:
-        scale: Quantization scale; 0.0 for float tensors.
-        zero_point: Quantization zero point.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GraphInfo:
-    """Describes what is inside a graph.
-
-    Attributes:
-        op_counts: Number of ops by builtin name, most frequent first.
-        num_tensors: All tensors, constants included.
-        inputs: In the order of the graph.
-        outputs: In the order of the graph.
-    """
-
-    op_counts: Mapping[str, int]
-    num_tensors: int
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
 
 
 class LiteRtEngine:
@@ -143,7 +116,7 @@ class LiteRtEngine:
             library = _native_delegate(module)
             self.has_custom_op = library is not None
             if library is None:
-                model = _cut_off(model)
+                model = cut_off(model)
             else:
                 delegates.append(library)
         options = {"experimental_delegates": delegates} if delegates else {}
@@ -163,7 +136,7 @@ class LiteRtEngine:
         )
         self._inputs = self._find_inputs(label)
         self._tables = {
-            name: _input_table(spec, self._inputs[name])
+            name: input_table(spec, tensor_info(self._inputs[name]))
             for name, spec in self.metadata.inputs.items()
             if is_picture(name)
         }
@@ -201,7 +174,7 @@ class LiteRtEngine:
         if isinstance(values, PlacedImage):
             values.write(view, self._tables[name])
         elif name not in self._tables:
-            np.copyto(view, _quantized(values, details))
+            np.copyto(view, quantized(values, tensor_info(details)))
         else:
             write_pixels(values, view, self._tables[name])
 
@@ -255,7 +228,7 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     has_custom_op = model.metadata.merge_place == CUSTOM_OP
     interpreter = _make_interpreter(
         runtime,
-        _cut_off(model) if has_custom_op else model,
+        cut_off(model) if has_custom_op else model,
         num_threads=1,
         experimental_op_resolver_type=_resolver_type(
             import_runtime(runtime)
@@ -270,8 +243,8 @@ def describe_graph(model: ModelFile) -> GraphInfo:
     return GraphInfo(
         op_counts=dict(counts.most_common()),
         num_tensors=len(interpreter.get_tensor_details()),
-        inputs=tuple(map(_tensor_info, interpreter.get_input_details())),
-        outputs=tuple(map(_tensor_info, interpreter.get_output_details())),
+        inputs=tuple(map(tensor_info, interpreter.get_input_details())),
+        outputs=tuple(map(tensor_info, interpreter.get_output_details())),
     )
 
 
@@ -303,7 +276,7 @@ def _say_once(reason: str) -> None:
     )
 
 
-def _cut_off(model: ModelFile) -> ModelFile:
+def cut_off(model: ModelFile) -> ModelFile:
     """Gives the file without its custom op."""
     try:
         return dataclasses.replace(model, graph=without_custom_op(model.graph))
@@ -403,44 +376,5 @@ def _details_of(
     return details
 
 
-def _quantized(values: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
-    """Turns float32 into what a tensor holds."""
-    dtype = np.dtype(details["dtype"])
-    scale, zero_point = details["quantization"]
-    if not scale:
-        return values
-    bounds = np.iinfo(dtype)
-    steps = np.rint(values / np.float32(scale)) + np.float32(zero_point)
-    return np.clip(steps, bounds.min, bounds.max).astype(dtype)
-
-
-def _input_table(spec: InputSpec, details: Mapping[str, Any]) -> NDArray[Any] | None:
-    """Gives the input value of each of the 256 pixel values, None if unchanged."""
-    low, high = spec.range
-    real = np.arange(256) * ((high - low) / 255) + low
-    dtype = np.dtype(details["dtype"])
-    if dtype == np.float32:
-        return real.astype(np.float32)
-    scale, zero_point = details["quantization"]
-    if scale:
-        # The file's own scale and zero point: an exact one can be half-integer.
-        real = np.rint(real / scale) + zero_point
-    bounds = np.iinfo(dtype)
-    table = np.clip(np.rint(real), bounds.min, bounds.max).astype(dtype)
-    is_identity = dtype == np.uint8 and np.array_equal(table, np.arange(256))
-    return None if is_identity else table
-
-
 def _describe(details: Mapping[str, Any]) -> str:
     return f"{np.dtype(details['dtype']).name} {[int(n) for n in details['shape']]}"
-
-
-def _tensor_info(details: Mapping[str, Any]) -> TensorInfo:
-    scale, zero_point = details["quantization"]
-    return TensorInfo(
-        name=details["name"],
-        shape=tuple(int(side) for side in details["shape"]),
-        dtype=np.dtype(details["dtype"]).name,
-        scale=float(scale),
-        zero_point=int(zero_point),
-    )

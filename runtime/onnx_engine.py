@@ -27,7 +27,7 @@ from deeplab2_edge.optional import require
 from deeplab2_edge.runtime.delegates import CPU
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
 from deeplab2_edge.runtime.engine_report import EngineReport
-from deeplab2_edge.runtime.interpreter import GraphInfo, TensorInfo
+from deeplab2_edge.runtime.tensors import GraphInfo, TensorInfo
 from deeplab2_edge.stderr import hidden_stderr
 
 _PROVIDERS = ("CPUExecutionProvider",)

@@ -94,17 +94,17 @@ def try_delegate(
 
 def answer() -> None:
     """Does what standard input says; in the process of the trial."""
-    from deeplab2_edge.runtime.interpreter import LiteRtEngine
+    from deeplab2_edge.runtime.delegated import open_with
 
     task: _Task = pickle.load(sys.stdin.buffer)
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answer
     result: Trial | DeepLabEdgeError
     try:
-        engine = LiteRtEngine(
+        engine = open_with(
             task.model,
+            task.delegate,
             num_threads=task.num_threads,
-            delegate=task.delegate,
             runtime=task.runtime,
         )
         result = Trial(engine.run(task.inputs), engine.delegate_parts)

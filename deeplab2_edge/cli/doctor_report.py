@@ -56,9 +56,8 @@ def _delegate(delegate: dict[str, Any]) -> str:
     text = delegate["problem"] or f"{library} can be loaded"
     if devices:
         return f"{devices}; {text}"
-    if f"({library}: " in text:  # nobody asked for it, so that is not a problem
-        text = f"no {library}"
-    return f"no device; {text}" if delegate["name"] == "edgetpu" else text
+    # Nobody asked for it, so that is not a problem.
+    return f"no device; no {library}" if f"({library}: " in text else "no device"
 
 
 def _self_test(test: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from deeplab2_edge.cli.inspect_target import (
 
 if TYPE_CHECKING:
     from deeplab2_edge.model_file import ModelMetadata
-    from deeplab2_edge.runtime.interpreter import TensorInfo
+    from deeplab2_edge.runtime.tensors import TensorInfo
 
 _EPILOG = """\
 examples:

@@ -210,12 +210,14 @@ def test_what_is_no_delegate_is_refused_in_one_line(
     ("name", "message"),
     [
         ("edgetpu", r"delegate edgetpu \(.*edgetpu.*\) cannot be loaded .*libedgetpu1"),
-        ("gpu", r"delegate gpu \(.*gpu_delegate.*no Python package brings it"),
+        ("gpu", r"delegate gpu \(.*(finds no GPU that it can use|ai-edge-litert 2)"),
     ],
 )
 def test_a_named_delegate_that_is_not_installed_says_where_it_comes_from(
-    name: str, message: str
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        monkeypatch.setenv(variable, "/nowhere.json")
     with pytest.raises(UsageError, match=message):
         open_engine(FLOAT_MODEL, delegate=name)
 
@@ -300,3 +302,7 @@ def test_coral_devices_are_found(
     monkeypatch.setattr(delegates, "_DEV", tmp_path)
     apex = str(tmp_path / "apex_0")
     assert delegates.coral_devices() == ["USB 18d1:9302", "USB 1a6e:089a", apex]
+    (tmp_path / "dri").mkdir()
+    (tmp_path / "dri/renderD128").touch()
+    (tmp_path / "dri/card0").touch()
+    assert delegates.gpu_devices() == [str(tmp_path / "dri/renderD128")]
