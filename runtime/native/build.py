@@ -31,6 +31,7 @@ _SOURCES = (
     "pool.cpp",
     "tflite_delegate.cpp",
     "transforms.cpp",
+    "two_frames.cpp",
 )
 _HEADERS = (
     "axis.h",
@@ -50,6 +51,7 @@ _HEADERS = (
     "pool.h",
     "tflite_abi.h",
     "transforms.h",
+    "two_frames.h",
 )
 _COMPILERS = ("g++", "clang++", "c++")
 # Products and sums are not contracted: the bits would be others than NumPy's.

@@ -36,6 +36,7 @@ constexpr int64_t kMaxHead = 1 << 30;  // values
 constexpr int32_t kMaxSide = 1 << 24;
 constexpr int32_t kMaxNarrowClasses = 256;
 constexpr int32_t kMaxClasses = 1 << 15;
+constexpr int32_t kMaxVotesFrom = 1 << 14;  // as grouping.cpp counts on
 constexpr int32_t kMaxZeroPoint = 1 << 16;
 // Steps of this size keep distinct when they are multiplied out in float32.
 constexpr float kSmallestScale = 1e-30f;
@@ -64,7 +65,8 @@ bool IsUsable(const DleMergeSettings* s) {
   const int64_t most = s->num_classes > s->ignore_label ? s->num_classes : s->ignore_label;
   return s->ignore_label >= 0 && s->label_divisor >= 2 &&
          (most + 1) * s->label_divisor <= INT32_MAX && s->nms_kernel >= 1 &&
-         s->stuff_area_limit >= 0 && s->num_things >= 0 &&
+         s->stuff_area_limit >= 0 && s->num_things >= 0 && s->votes_from >= 0 &&
+         s->votes_from <= kMaxVotesFrom &&
          (s->num_things == 0 || s->thing_ids);
 }
 

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 // Changes with every change of the structs or functions of this interface.
-#define DLE_ABI_VERSION 2
+#define DLE_ABI_VERSION 3
 
 enum { DLE_OK = 0, DLE_BAD_ARGUMENT = 1, DLE_OUT_OF_MEMORY = 2 };
 
@@ -51,6 +51,9 @@ typedef struct {
   float center_score_threshold;
   int32_t num_things;
   const int32_t* thing_ids;
+  // Columns to the left of a wider image of which this is a part: votes are rounded as
+  // there, though they are for centers of the canvas. Usually 0.
+  int32_t votes_from;
 } DleMergeSettings;
 
 // Threads and the memory they work in, for one call at a time. Of use in a forked child

@@ -242,6 +242,7 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
   const size_t below = std::min(row + 1, frame.head_height() - 1) * width;
   const size_t next = static_cast<size_t>(std::min(cell + 1, frame.head_width() - 1));
   const int32_t end_y = frame.rows.begin[row + 1], end_x = frame.columns.begin[cell + 1];
+  const int32_t from = frame.settings->votes_from;
   for (int32_t y = frame.rows.begin[row]; y < end_y; ++y) {
     const float down = frame.rows.weight[y];
     const auto on_row = [&](const std::vector<float>& plane, size_t column) {
@@ -257,7 +258,8 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
         const float across = frame.columns.weight[x];
         id = 1 + index_->Nearest(
                      static_cast<float>(y) + Lerp(left_dy, right_dy, across),
-                     static_cast<float>(x) + Lerp(left_dx, right_dx, across));
+                     static_cast<float>(x + from) +
+                         (Lerp(left_dx, right_dx, across) - static_cast<float>(from)));
         pixels[x] = LabelOf(id, of_class);
         BeginAt(id, y, x, worker);
       }

@@ -15,7 +15,7 @@ from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import MergeSettings
 from deeplab2_edge.runtime.native.build import find_library
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _TYPES: Mapping[str, int] = {"float32": 0, "int8": 1, "uint8": 2, "int16": 3}
 _MAX_THREADS = 256
 _OUT_OF_MEMORY = 2
@@ -50,6 +50,7 @@ class Settings(ctypes.Structure):
         ("center_score_threshold", ctypes.c_float),
         ("num_things", ctypes.c_int32),
         ("thing_ids", ctypes.POINTER(ctypes.c_int32)),
+        ("votes_from", ctypes.c_int32),
     )
 
 
@@ -132,7 +133,10 @@ def head(name: str, array: NDArray[Any], scale: float, zero_point: int) -> Head:
 
 @functools.lru_cache(maxsize=16)
 def settings_of(
-    settings: MergeSettings, head_shape: tuple[int, ...], canvas: tuple[int, int]
+    settings: MergeSettings,
+    head_shape: tuple[int, ...],
+    canvas: tuple[int, int],
+    votes_from: int = 0,
 ) -> Settings:
     """Gives the settings of heads of a shape `(h, w, C)`."""
     things = (ctypes.c_int32 * len(settings.thing_ids))(*settings.thing_ids)
@@ -151,6 +155,7 @@ def settings_of(
         center_score_threshold=settings.center_score_threshold,
         num_things=len(settings.thing_ids),
         thing_ids=things,
+        votes_from=votes_from,
     )
 
 

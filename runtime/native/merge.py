@@ -43,6 +43,7 @@ def merge_heads(
     settings: MergeSettings,
     quantization: Mapping[str, tuple[float, int]] | None = None,
     num_threads: int = 1,
+    votes_from: int = 0,
 ) -> PanopticMaps:
     """Computes what `deeplab2_edge.panoptic.merge_heads` computes, bit for bit.
 
@@ -55,6 +56,8 @@ def merge_heads(
         quantization: Scale and zero point of heads of integers, by the names of the
             arguments; 1 and 0 where missing.
         num_threads: How many threads work; the result does not depend on it.
+        votes_from: Columns to the left of a wider image of which this is a part: votes
+            are rounded as there, though they are for centers of the canvas.
 
     Raises:
         UsageError: If shapes, types or settings do not fit, or as `load_core`.
@@ -87,7 +90,9 @@ def merge_heads(
         load_core().dle_panoptic_merge(
             THREADS.handle(num_threads),
             *(ctypes.byref(each) for each in heads),
-            ctypes.byref(settings_of(settings, semantic_logits.shape, canvas)),
+            ctypes.byref(
+                settings_of(settings, semantic_logits.shape, canvas, votes_from)
+            ),
             ctypes.byref(
                 _Maps(**{name: array.ctypes.data for name, array in maps.items()})
             ),
