@@ -10,10 +10,10 @@ from deeplab2_edge import keys
 from deeplab2_edge.panoptic import (
     PanopticMaps,
     VideoStitcher,
-    merge_two_frames,
     resize_bilinear,
 )
 from deeplab2_edge.runtime.native.instances import map_passes
+from deeplab2_edge.runtime.native.two_frames import merge_two_frames
 from deeplab2_edge.runtime.predictors.canvas import (
     CanvasEngine,
     Predicted,
@@ -114,7 +114,7 @@ class TwoFramePredictor:
             heads_of(following.outputs),
             canvas=metadata.canvas,
             settings=metadata.merge,
-            passes=map_passes(),
+            num_threads=self._canvas.num_threads,
         )
         self._ahead, self._next_alone = following, pair.next_frame.panoptic
         tracked = self._stitcher.update(pair.current.panoptic, pair.concat_next)
