@@ -16,6 +16,7 @@
 #include "instances.h"
 #include "masks.h"
 #include "transforms.h"
+#include "two_frames.h"
 
 #define CHECK(condition)                                                      \
   do {                                                                        \
@@ -145,6 +146,7 @@ void Merge(Random* random) {
   const int32_t things[] = {0, 1, 4, 250, 299, 7000, -3};
   s.thing_ids = things;
   s.num_things = random->Int(0, 7);
+  s.votes_from = random->OneOf({0, 0, 2049, 1 << 14});
   const size_t head = static_cast<size_t>(s.head_height) * s.head_width;
   const AnyHead logits(random, head * s.num_classes, 4), heat(random, head, 0.4f);
   const AnyHead offsets(random, head * 2, random->OneOf({0.0f, 3.0f, 1e4f}));
@@ -361,7 +363,6 @@ void Instances(Random* random) {
     if (ids[i] % map.label_divisor) ++areas[ids[i]];
   }
   map.ids = ids.data();
-  Walled<char> dummy(1);
   std::vector<DleInstance> found(size);
   int32_t count = -1;
   CHECK(dle_list_instances(&map, static_cast<int32_t>(size), found.data(), &count) == DLE_OK);
@@ -392,6 +393,39 @@ void Instances(Random* random) {
   CHECK(all == expected);
 }
 
+void Halves(Random* random) {
+  DleMergeSettings s = {};
+  s.num_classes = random->Int(1, 7);
+  s.height = random->Int(1, 12);
+  s.width = random->Int(1, 12);
+  s.label_divisor = random->OneOf({2, 1000});
+  s.ignore_label = 255;
+  s.stuff_area_limit = random->OneOf({0, 9});
+  const int32_t things[] = {1, 3, 900};
+  s.thing_ids = things;
+  s.num_things = 3;
+  const int32_t num_instances = random->Int(0, 9);
+  const size_t size = static_cast<size_t>(s.height) * s.width;
+  std::vector<int32_t> semantic(size), instance(size);
+  for (size_t i = 0; i < size; ++i) {
+    semantic[i] = random->Int(0, s.num_classes - 1);
+    instance[i] = semantic[i] % 2 ? random->Int(0, num_instances) : 0;
+  }
+  Walled<int32_t> left(size), right(size);
+  const DleHalf halves[] = {{semantic.data(), instance.data(), left.data()},
+                            {semantic.data(), instance.data(), right.data()}};
+  CHECK(dle_merge_halves(&s, num_instances, &halves[0], &halves[1]) == DLE_OK);
+  CHECK(left.IsWhole() && left == right);
+  for (size_t i = 0; i < size; ++i) {
+    CHECK(instance[i] || left[i] % s.label_divisor == 0);
+  }
+  semantic[size - 1] = random->OneOf({-1, s.num_classes, INT32_MAX, INT32_MIN});
+  Walled<int32_t> untouched(size);
+  const DleHalf wrong = {semantic.data(), instance.data(), untouched.data()};
+  CHECK(dle_merge_halves(&s, num_instances, &wrong, &wrong) == DLE_BAD_ARGUMENT);
+  CHECK(untouched.IsUntouched());
+}
+
 // Settings without sense are refused before anything is read or written.
 void Refuse(Random* random) {
   const float value = 0.5f;
@@ -402,7 +436,7 @@ void Refuse(Random* random) {
   uint8_t state = 77;
   int64_t area = 77;
   DleCore* const core = dle_create(1);
-  DleMergeSettings s = {1, 1, 1, 1, 1, 2, 0, 1, 1, 0, 0, 0.1f, 0, nullptr};
+  DleMergeSettings s = {1, 1, 1, 1, 1, 2, 0, 1, 1, 0, 0, 0.1f, 0, nullptr, 0};
   int32_t* const sizes[] = {&s.head_height, &s.head_width,    &s.num_classes,
                             &s.height,      &s.width,         &s.label_divisor,
                             &s.nms_kernel};
@@ -446,6 +480,7 @@ void Round(unsigned seed) {
   Masks(&random);
   Draw(&random);
   Instances(&random);
+  Halves(&random);
   Refuse(&random);
 }
 

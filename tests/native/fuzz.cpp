@@ -18,6 +18,7 @@
 #include "instances.h"
 #include "masks.h"
 #include "transforms.h"
+#include "two_frames.h"
 
 namespace {
 
@@ -122,6 +123,7 @@ void Merge(Input* input) {
   for (int32_t& thing : things) thing = input->Any(0, 20);
   s.num_things = input->Bits(1) < 250 ? static_cast<int32_t>(things.size()) : -1;
   s.thing_ids = things.data();
+  s.votes_from = input->Any(0, 1);
   DlePlacement place = {input->Any(1, 60), input->Any(1, 60), input->Any(1, 40),
                         input->Any(1, 40)};
   const int64_t head = Size({s.head_height, s.head_width, s.num_classes});
@@ -137,7 +139,7 @@ void Merge(Input* input) {
                         scores.get(),   places.get(),   center_scores.get()};
   Buffer<int32_t> image_panoptic(image), image_semantic(image);
   DleSegmentation seen = {image_panoptic.get(), image_semantic.get(), 0, 0, nullptr, nullptr};
-  DleCore* const core = dle_create(1 + static_cast<int32_t>(input->Bits(1) % 3));
+  DleCore* const core = dle_create(input->Bits(1) % 8 ? 1 : 3);
   dle_panoptic_merge(core, &logits.head, &heat.head, &offsets.head, &s, &maps);
   dle_segment_panoptic(core, &logits.head, &heat.head, &offsets.head, &s, &place, &seen);
   dle_destroy(core);
@@ -251,12 +253,35 @@ void Instances(Input* input) {
                      pairs.get());
 }
 
+void Halves(Input* input) {
+  DleMergeSettings s = {};
+  s.num_classes = input->Any(1, 9);
+  s.height = input->Any(1, 20);
+  s.width = input->Any(1, 20);
+  s.label_divisor = input->Any(2, 100);
+  s.ignore_label = input->Any(0, 255);
+  s.stuff_area_limit = input->Any(0, 100);
+  const int32_t things[] = {input->Any(0, 9), input->Any(0, 9)};
+  s.thing_ids = things;
+  s.num_things = 2;
+  const int64_t size = Size({s.height, s.width});
+  if (!size) return;
+  Buffer<int32_t> semantic(size), instance(size), left(size), right(size);
+  for (int64_t i = 0; i < size; ++i) {
+    semantic.get()[i] = input->Any(0, 8);
+    instance.get()[i] = input->Any(0, 8);
+  }
+  const DleHalf halves[] = {{semantic.get(), instance.get(), left.get()},
+                            {instance.get(), semantic.get(), right.get()}};
+  dle_merge_halves(&s, input->Any(0, 9), &halves[0], &halves[1]);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Input input(data, size);
-  void (*const functions[])(Input*) = {Merge, Place, Masks, Draw, Instances};
-  functions[input.Bits(1) % 5](&input);
+  void (*const functions[])(Input*) = {Merge, Place, Masks, Draw, Instances, Halves};
+  functions[input.Bits(1) % 6](&input);
   return 0;
 }
 
