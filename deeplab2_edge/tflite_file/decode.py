@@ -55,15 +55,16 @@ class Options:
             return default
         return int(struct.unpack_from("<" + kind, self._content, place)[0])
 
-    def check_vector(self, field: int, item_bytes: int) -> None:
-        """Checks that a vector lies within the file.
+    def real(self, field: int, default: float = 0.0) -> float:
+        """Reads a float32.
 
         Raises:
-            ModelFileError: If it does not.
+            ModelFileError: As `number`.
         """
         place = self._place(field, 4)
-        if place is not None:
-            _vector(self._content, place, item_bytes)
+        if place is None:
+            return default
+        return float(struct.unpack_from("<f", self._content, place)[0])
 
     def _place(self, field: int, size: int) -> int | None:
         if field >= len(self._offsets) or not self._offsets[field]:
@@ -71,11 +72,13 @@ class Options:
         return _inside(self._position, self._offsets[field], self._size, size)
 
 
-def decode(content: bytes) -> Fields:
+def decode(content: bytes, *, allow_unknown: bool = False) -> Fields:
     """Reads a TFLite flatbuffer completely.
 
     Args:
-        content: The graph alone.
+        content: The graph; what follows it is left alone.
+        allow_unknown: Whether tables may have fields that `tables` does not know.
+            Whoever runs the file may read them, unseen by this function.
 
     Returns:
         The table `Model` as a mapping from the names in `tables` to numbers, strings,
@@ -87,12 +90,13 @@ def decode(content: bytes) -> Fields:
     """
     if content[4:8] != MAGIC:
         raise ModelFileError("not a TFLite file")
-    return _Decoder(content).table(_follow(content, 0), "Model", 0)
+    return _Decoder(content, allow_unknown).table(_follow(content, 0), "Model", 0)
 
 
 class _Decoder:
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, allow_unknown: bool) -> None:
         self._content = content
+        self._allow_unknown = allow_unknown
         self._virtual: dict[int, tuple[tuple[int, ...], int]] = {}
         self._tables = _MAX_TABLES
         # What is shared is read again: bounds the time, whatever points where.
@@ -101,7 +105,7 @@ class _Decoder:
     def table(self, position: int, name: str, depth: int) -> Fields:
         offsets, size = self._fields(position, depth)
         known = TABLES[name]
-        if any(offsets[len(known) :]):
+        if any(offsets[len(known) :]) and not self._allow_unknown:
             raise ModelFileError(
                 f"a table {name} has fields that this deeplab2-edge does not know; "
                 "a newer one may read it"

@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deeplab2_edge.errors import ModelFileError
 from deeplab2_edge.tflite_file import schema
-from deeplab2_edge.tflite_file.flatbuffer import MAX_ITEMS, Table, root
+from deeplab2_edge.tflite_file.decode import Fields, Options, decode
 
-_MAGIC = b"TFL3"  # bytes 4 to 8
+# Of all ops together. The largest networks have thousands.
+_MAX_EDGES = 1 << 18
 _UNPACKING = ("DEQUANTIZE", "DENSIFY")
 _MAX_RANK = 8
 _MAX_NAME = 200  # characters
@@ -153,118 +153,95 @@ def read_graph(content: bytes) -> Graph:
     Raises:
         ModelFileError: If it is damaged or no TFLite file.
     """
-    if content[4:8] != _MAGIC:
-        raise ModelFileError("not a TFLite file")
-    model = root(content)
-    codes = [_op_name(code) for code in model.tables(schema.MODEL_OPERATOR_CODES)]
-    subgraphs = model.tables(schema.MODEL_SUBGRAPHS)
+    model = decode(content, allow_unknown=True)
+    codes = [_op_name(code) for code in model["operator_codes"]]
+    subgraphs = model["subgraphs"]
     if not subgraphs:
         raise ModelFileError("damaged: it holds no network")
-    buffers = [_buffer(table, content) for table in model.tables(schema.MODEL_BUFFERS)]
+    buffers = [_buffer(fields, content) for fields in model["buffers"]]
     network = subgraphs[0]
-    tensors = [
-        _tensor(table, buffers) for table in network.tables(schema.SUBGRAPH_TENSORS)
-    ]
-    tables = network.tables(schema.SUBGRAPH_OPERATORS)
+    tensors = [_tensor(fields, buffers) for fields in network["tensors"]]
+    tables = network["operators"]
     _mark_folded(tables, codes, tensors)
     ops = []
     num_edges = 0
     for index, table in enumerate(tables):
         ops.append(_op(index, table, codes, tensors))
         num_edges += len(ops[-1].inputs) + len(ops[-1].outputs)
-        if num_edges > MAX_ITEMS:
-            raise ModelFileError(f"damaged: its ops have over {MAX_ITEMS} tensors")
+        if num_edges > _MAX_EDGES:
+            raise ModelFileError(f"damaged: its ops have over {_MAX_EDGES} tensors")
     return Graph(
         ops=tuple(ops),
-        inputs=_tensors_of(network, schema.SUBGRAPH_INPUTS, tensors),
-        outputs=_tensors_of(network, schema.SUBGRAPH_OUTPUTS, tensors),
+        inputs=tuple(_find(index, tensors) for index in network["inputs"]),
+        outputs=tuple(_find(index, tensors) for index in network["outputs"]),
         num_tensors=len(tensors),
         num_subgraphs=len(subgraphs),
     )
 
 
 def _mark_folded(
-    tables: list[Table], codes: list[tuple[str, int, bool]], tensors: list[Tensor]
+    ops: list[Fields], codes: list[tuple[str, int, bool]], tensors: list[Tensor]
 ) -> None:
     """Marks what is unpacked of constants, in place."""
-    for index, table in enumerate(tables):
-        if _code(index, table, codes)[0] not in _UNPACKING:
+    for index, op in enumerate(ops):
+        if _code(index, op, codes)[0] not in _UNPACKING:
             continue
-        inputs = _indices(table, schema.OP_INPUTS)
+        inputs = op["inputs"]
         if inputs and all(_find(number, tensors).is_constant for number in inputs):
-            for number in _indices(table, schema.OP_OUTPUTS):
+            for number in op["outputs"]:
                 tensors[number] = dataclasses.replace(
                     _find(number, tensors), is_folded=True
                 )
 
 
-def _op_name(code: Table) -> tuple[str, int, bool]:
+def _op_name(code: Fields) -> tuple[str, int, bool]:
     # Older files have the code in a byte, newer ones in both fields.
-    number = max(
-        code.number(schema.CODE_DEPRECATED, "<b"),
-        code.number(schema.CODE_BUILTIN, "<i"),
-    )
-    version = code.number(schema.CODE_VERSION, "<i", 1)
+    number = max(code["deprecated_code"], code["code"])
+    version = code["version"] or 1  # the default, which is not stored
     if number == schema.CUSTOM:
-        return _name(code, schema.CODE_CUSTOM) or "CUSTOM", version, True
+        return _name(code["custom_code"]) or "CUSTOM", version, True
     if not 0 <= number < len(schema.OPS):
         return f"BUILTIN_{number}", version, False
     return schema.OPS[number], version, False
 
 
-def _name(table: Table, field: int) -> str:
-    """Reads a name that a terminal can show as it is."""
-    text = table.text(field)[:_MAX_NAME]
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def _name(text: str) -> str:
+    """Makes of a name what a terminal can show as it is."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_MAX_NAME])
 
 
-def _buffer(table: Table, content: bytes) -> memoryview:
-    offset = table.number(schema.BUFFER_OFFSET, "<Q")
-    size = table.number(schema.BUFFER_SIZE, "<Q")
+def _buffer(buffer: Fields, content: bytes) -> memoryview:
+    offset, size = buffer["offset"], buffer["size"]
     if offset <= 1:
-        return table.data(schema.BUFFER_DATA)
+        data: memoryview = buffer["data"]
+        return data
     if offset + size > len(content):
         raise ModelFileError("damaged: a constant lies behind the end of the file")
     return memoryview(content)[offset : offset + size]
 
 
-def _tensor(table: Table, buffers: list[memoryview]) -> Tensor:
-    shape = _shape(table, schema.TENSOR_SHAPE)
-    signature = _shape(table, schema.TENSOR_SHAPE_SIGNATURE)
-    number = table.number(schema.TENSOR_TYPE, "<b")
+def _tensor(fields: Fields, buffers: list[memoryview]) -> Tensor:
+    shape, signature = _shape(fields["shape"]), _shape(fields["signature"])
+    number = fields["type"]
     dtype = schema.DTYPES[number] if 0 <= number < len(schema.DTYPES) else str(number)
-    index = table.number(schema.TENSOR_BUFFER, "<I")
+    index = fields["buffer"]
     if index >= max(len(buffers), 1):
         raise ModelFileError(f"damaged: a tensor has buffer {index} of {len(buffers)}")
-    quantization = table.table(schema.TENSOR_QUANTIZATION)
-    scales = 0
-    if quantization is not None:
-        scales = len(quantization.numbers(schema.QUANTIZATION_SCALE, "<f4"))
+    quantization = fields["quantization"]
     return Tensor(
-        name=_name(table, schema.TENSOR_NAME),
+        name=_name(fields["name"]),
         shape=tuple(max(side, 1) for side in shape) if any(shape) else shape,
         dtype=dtype,
-        num_scales=scales,
+        num_scales=0 if quantization is None else len(quantization["scale"]),
         is_dynamic=-1 in signature or -1 in shape,
         data=buffers[index] if buffers else memoryview(b""),
     )
 
 
-def _shape(table: Table, field: int) -> tuple[int, ...]:
-    sides: NDArray[Any] = table.numbers(field, "<i4")
+def _shape(sides: tuple[int, ...]) -> tuple[int, ...]:
     if len(sides) > _MAX_RANK or any(not -1 <= side <= _MAX_SIDE for side in sides):
         raise ModelFileError(f"damaged: a tensor of shape {list(sides)[:8]}")
-    return tuple(int(side) for side in sides)
-
-
-def _tensors_of(
-    network: Table, field: int, tensors: list[Tensor]
-) -> tuple[Tensor, ...]:
-    return tuple(_find(index, tensors) for index in _indices(network, field))
-
-
-def _indices(table: Table, field: int) -> list[int]:
-    return [int(index) for index in np.asarray(table.numbers(field, "<i4"), int)]
+    return sides
 
 
 def _find(index: int, tensors: list[Tensor]) -> Tensor:
@@ -274,41 +251,38 @@ def _find(index: int, tensors: list[Tensor]) -> Tensor:
 
 
 def _op(
-    index: int, table: Table, codes: list[tuple[str, int, bool]], tensors: list[Tensor]
+    index: int, op: Fields, codes: list[tuple[str, int, bool]], tensors: list[Tensor]
 ) -> Op:
-    name, version, is_custom = _code(index, table, codes)
+    name, version, is_custom = _code(index, op, codes)
     return Op(
         index=index,
         name=name,
         version=version,
         inputs=tuple(
-            None if number == -1 else _find(number, tensors)
-            for number in _indices(table, schema.OP_INPUTS)
+            None if number == -1 else _find(number, tensors) for number in op["inputs"]
         ),
-        outputs=tuple(
-            _find(number, tensors) for number in _indices(table, schema.OP_OUTPUTS)
-        ),
-        options={} if is_custom else _options(name, table),
+        outputs=tuple(_find(number, tensors) for number in op["outputs"]),
+        options={} if is_custom else _options(name, op),
         is_custom=is_custom,
     )
 
 
 def _code(
-    index: int, table: Table, codes: list[tuple[str, int, bool]]
+    index: int, op: Fields, codes: list[tuple[str, int, bool]]
 ) -> tuple[str, int, bool]:
-    code = table.number(schema.OP_CODE, "<I")
+    code = op["code"]
     if code >= len(codes):
         raise ModelFileError(f"damaged: op {index} has code {code} of {len(codes)}")
     return codes[code]
 
 
-def _options(name: str, op: Table) -> dict[str, Any]:
+def _options(name: str, op: Fields) -> dict[str, Any]:
     """Reads the options that matter; those of an op without a table are defaults."""
     known = schema.OPTIONS.get(name)
     if known is None:
         return {}
-    table = op.table(schema.OP_OPTIONS)
-    if op.number(schema.OP_OPTIONS_TYPE, "<B") != known.kind:
+    table: Options | None = op["options"]
+    if op["options_type"] != known.kind:
         table = None
     options: dict[str, Any] = {}
     for option in known.fields:
@@ -317,7 +291,7 @@ def _options(name: str, op: Table) -> dict[str, Any]:
             if option.kind == "f":
                 value = table.real(option.field, float(option.default))
             else:
-                value = table.number(option.field, f"<{option.kind}", option.default)
+                value = table.number(option.field, option.kind, option.default)
         if option.name == "activation":
             value = schema.ACTIVATIONS.get(value, str(value))
         elif option.name == "padding":

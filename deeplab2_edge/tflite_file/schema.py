@@ -1,4 +1,4 @@
-"""The parts of the TFLite schema that `graph` reads, as numbers of fields.
+"""Names of ops and types of the TFLite schema, and the options that `graph` reads.
 
 References:
     tensorflow/compiler/mlir/lite/schema/schema.fbs, version 3 of the format. Fields and
@@ -7,39 +7,6 @@ References:
 
 from collections.abc import Mapping
 from typing import NamedTuple
-
-MODEL_OPERATOR_CODES = 1
-MODEL_SUBGRAPHS = 2
-MODEL_BUFFERS = 4
-
-CODE_DEPRECATED = 0
-CODE_CUSTOM = 1
-CODE_VERSION = 2
-CODE_BUILTIN = 3
-
-SUBGRAPH_TENSORS = 0
-SUBGRAPH_INPUTS = 1
-SUBGRAPH_OUTPUTS = 2
-SUBGRAPH_OPERATORS = 3
-
-BUFFER_DATA = 0
-BUFFER_OFFSET = 1
-BUFFER_SIZE = 2
-
-TENSOR_SHAPE = 0
-TENSOR_TYPE = 1
-TENSOR_BUFFER = 2
-TENSOR_NAME = 3
-TENSOR_QUANTIZATION = 4
-TENSOR_SHAPE_SIGNATURE = 7
-
-QUANTIZATION_SCALE = 2
-
-OP_CODE = 0
-OP_INPUTS = 1
-OP_OUTPUTS = 2
-OP_OPTIONS_TYPE = 3
-OP_OPTIONS = 4
 
 CUSTOM = 32
 
