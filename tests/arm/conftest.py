@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from deeplab2_edge.images import write_png
 from deeplab2_edge.synth import VALIDATION_SEED_START, render_scene
 from tests.arm.board import ROOT, Board, make_board, run
-from tests.arm.userland import INSTALL, USERLANDS, cache_folder, missing_programs
+from tests.arm.userland import INSTALL, USERLANDS, fresh_folder, missing_programs
 
 # (height, width): of the canvas of the demo models, and one that is resized.
 SIZES = {"canvas": (129, 257), "large": (301, 422)}
@@ -63,8 +64,7 @@ def demo_models() -> dict[str, Path]:
         for file in sorted((ROOT / folder).rglob("*")):
             if file.suffix != ".pyc" and file.is_file():
                 digest.update(file.read_bytes())
-    place = cache_folder() / f"models-{digest.hexdigest()[:12]}"
-    place.mkdir(parents=True, exist_ok=True)
+    place = fresh_folder("models", digest.hexdigest()[:12])
     models = {name: place / f"{name}.tflite" for name in _CONVERSIONS}
     for name, options in _CONVERSIONS.items():
         if not models[name].exists():
@@ -73,12 +73,13 @@ def demo_models() -> dict[str, Path]:
 
 
 def _convert(output: Path, options: tuple[str, ...]) -> None:
-    unfinished = output.with_name(f"{os.getpid()}_{output.name}")
-    arguments = (
-        *(str(Path(sys.executable).with_name("deeplab2-edge")), "convert", *options),
-        *("--calibration-images", "20", "--verify-images", "1", "--no-card", "--quiet"),
-        *("--output", str(unfinished)),
-    )
-    answer = run(list(arguments), os.environ, ROOT)
-    assert answer.code == 0, answer.err
-    unfinished.replace(output)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        model = Path(folder) / output.name
+        arguments = (
+            *(str(Path(sys.executable).with_name("deeplab2-edge")), "convert"),
+            *("--calibration-images", "20", "--verify-images", "1", "--no-card"),
+            *("--quiet", "--output", str(model), *options),
+        )
+        answer = run(list(arguments), os.environ, ROOT)
+        assert answer.code == 0, answer.err
+        model.replace(output)

@@ -126,6 +126,16 @@ def cache_folder() -> Path:
     return Path(base) / "deeplab2-edge" / "arm"
 
 
+def fresh_folder(name: str, version: str) -> Path:
+    """Gives a folder in the cache, and removes those of other versions."""
+    folder = cache_folder() / f"{name}-{version}"
+    for other in cache_folder().glob(f"{name}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def missing_programs() -> list[str]:
     """Lists the programs that this machine lacks."""
     compilers = {userland.compiler for userland in USERLANDS.values()}
@@ -145,10 +155,10 @@ def make_userland(userland: Userland) -> Path:
     wheels = _wheels(userland)
     recipe = repr((userland, wheels, _TEST_TOOLS, _VERSION))
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    folder = cache_folder() / f"{userland.name}-{digest}"
+    folder = fresh_folder(userland.name, digest)
     if (folder / "ready").exists():
         return folder
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder)
     _unpack_debian(userland, folder)
     _complete_root(userland, folder / "root")
     site = folder / "site"
