@@ -129,7 +129,7 @@ class VideoSession:
         Raises:
             DataError: If the frame is no RGB image.
             UsageError: If the frame has another size than the one before, or the
-                video more instances than ids.
+                frame more instances than ids.
         """
         self._waiting.append(frame)
         if self._num_missing:

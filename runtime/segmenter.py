@@ -31,7 +31,7 @@ from deeplab2_edge.runtime.timing import StageTimer
 
 Image = NDArray[np.uint8]
 
-# Ids of a video are never used twice: there must be room for those of all frames.
+# Ids of a video come twice only after all others: the more, the later.
 _TRACK_DIVISOR = 10_000
 
 
@@ -134,7 +134,7 @@ class PanopticSegmenter:
 
         Raises:
             DataError: If an image cannot be used.
-            UsageError: If a video has more instances than ids.
+            UsageError: If a frame has more instances than ids.
         """
         if self.metadata.family == TWO_FRAMES:
             yield from self._stitch(frames)

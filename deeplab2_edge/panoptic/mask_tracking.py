@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic.assignment import assign
+from deeplab2_edge.panoptic.numbering import next_number
 
 # How much of its velocity a track takes over from its last step.
 _NEW_VELOCITY = 0.5
@@ -290,19 +291,22 @@ class MaskTracker:
         tracks.missed_frames[places] = 0
 
     def _take_numbers(self, count: int) -> NDArray[np.int64]:
-        largest = self.settings.max_number
-        if self.num_tracks + count > min(largest, _MAX_TRACKS):
+        largest = min(self.settings.max_number, _MAX_TRACKS)
+        if self.num_tracks + count > largest:
             raise UsageError(
-                f"{self.num_tracks + count} tracks at once; at most "
-                f"{min(largest, _MAX_TRACKS)} can be told apart: raise "
-                "MaskTrackingSettings.max_number or lower max_missed_frames"
+                f"{self.num_tracks + count} tracks at once; at most {largest} can be "
+                "told apart: raise MaskTrackingSettings.max_number or lower "
+                "max_missed_frames"
             )
         taken = set(self._tracks.numbers.tolist())
-        numbers: list[int] = []
-        while len(numbers) < count:
-            self._last_number = self._last_number % largest + 1
-            if self._last_number not in taken:
-                numbers.append(self._last_number)
+        last, numbers = self._last_number, []
+        for _ in range(count):
+            number = next_number(last, self.settings.max_number, taken)
+            assert number is not None  # there are more than tracks
+            numbers.append(number)
+            taken.add(number)
+            last = number
+        self._last_number = last
         return np.array(numbers, np.int64)
 
     def _remember(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic.heads import offsets_at
 from deeplab2_edge.panoptic.instances import NUMPY_PASSES, MapPasses
+from deeplab2_edge.panoptic.numbering import next_number
 
 # Columns of a list of centers.
 _X, _Y, _ID, _RADIUS, _AGE = range(5)
@@ -25,8 +26,10 @@ class MotionSettings:
             pixels.
         keep_frames: A track is forgotten this many frames after it was last seen,
             that frame included; so it can be missed in `keep_frames - 2` of them.
-        track_divisor: Of the panoptic maps that go out; `label_divisor` if None. Track
-            ids are never used twice, so long videos need a large one.
+        track_divisor: Of the panoptic maps that go out; `label_divisor` if None.
+        reuses_ids: Start again at 1 when no id is left below `track_divisor`, without
+            those that are remembered. As published, no id is used twice, and a video
+            with too many instances is an error.
 
     Raises:
         UsageError: On creation, if a value is out of range.
@@ -37,6 +40,7 @@ class MotionSettings:
     heatmap_sigma: float = 8.0
     keep_frames: int = 7
     track_divisor: int | None = None
+    reuses_ids: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thing_ids", tuple(int(c) for c in self.thing_ids))
@@ -241,15 +245,26 @@ class MotionTracker:
                 is_free[nearest] = False
                 track_ids[index] = old[nearest, _ID]
                 continue
-            if next_id >= divisor:
-                raise UsageError(
-                    f"track id {next_id} does not fit below the divisor {divisor}; "
-                    "reset the tracker between scenes, or set a larger "
-                    "MotionSettings.track_divisor"
-                )
-            track_ids[index] = class_id * divisor + next_id
-            next_id += 1
+            number = self._free_number(next_id, divisor, track_ids)
+            track_ids[index] = class_id * divisor + number
+            next_id = number + 1
         return centers, track_ids, is_free, next_id
+
+    def _free_number(
+        self, next_id: int, divisor: int, track_ids: NDArray[np.int32]
+    ) -> int:
+        """Gives the next id, or the first free one after it where ids are reused."""
+        number: int | None = next_id if next_id < divisor else None
+        if self.settings.reuses_ids:
+            used = np.concatenate([self._tracks[:, _ID], track_ids]) % divisor
+            number = next_number(next_id - 1, divisor - 1, taken=set(used.tolist()))
+        if number is None:
+            raise UsageError(
+                f"track id {next_id} does not fit below the divisor {divisor}; reset "
+                "the tracker between scenes, or set a larger "
+                "MotionSettings.track_divisor"
+            )
+        return number
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         if self._heatmap is not None and self._heatmap.shape != tuple(size):

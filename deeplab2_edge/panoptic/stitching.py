@@ -20,6 +20,7 @@ from deeplab2_edge.panoptic.merging import (
     MergeSemantics,
     merge_semantic_and_instance,
 )
+from deeplab2_edge.panoptic.numbering import next_number
 from deeplab2_edge.panoptic.resize import resize_bilinear, upsample_argmax
 
 
@@ -236,6 +237,8 @@ class VideoStitcher:
         label_divisor: Of the panoptic maps that come in.
         track_divisor: Of the panoptic maps that go out; `label_divisor` if None. Long
             videos need a large one.
+        reuses_ids: Start again at 1 when a class has no number left, without those of
+            the frame. Else that is an error.
         passes: What passes over the maps.
 
     Example:
@@ -254,9 +257,11 @@ class VideoStitcher:
         label_divisor: int,
         *,
         track_divisor: int | None = None,
+        reuses_ids: bool = False,
         passes: MapPasses = NUMPY_PASSES,
     ) -> None:
         self.label_divisor = label_divisor
+        self._reuses_ids = reuses_ids
         self.track_divisor = track_divisor or label_divisor
         self._passes = passes
         self.reset()
@@ -320,10 +325,16 @@ class VideoStitcher:
         result = new_ids.copy()
         for index in np.flatnonzero(new_ids == 0):
             class_id = int(old_ids[index]) // self.label_divisor
-            number = self._last_number.get(class_id, 0) + 1
-            if number >= self.track_divisor:
+            last = self._last_number.get(class_id, 0)
+            largest = self.track_divisor - 1
+            number: int | None = last + 1 if last < largest else None
+            if self._reuses_ids:
+                used = result[result // self.track_divisor == class_id]
+                taken = set((used % self.track_divisor).tolist())
+                number = next_number(last, largest, taken)
+            if number is None:
                 raise UsageError(
-                    f"class {class_id}: instance {number} does not fit below the "
+                    f"class {class_id}: instance {last + 1} does not fit below the "
                     f"divisor {self.track_divisor}; set a larger track_divisor, or "
                     "reset between scenes"
                 )

@@ -21,8 +21,9 @@ class MotionPredictor:
     Args:
         canvas: A Motion-DeepLab.
         with_scores: Give scores of things, see `scores_of_things`.
-        track_divisor: Of the ids that come out; that of the data set if None. Ids are
-            never used twice: long videos need a large one. Not together with scores.
+        track_divisor: Of the ids that come out; ids start again at 1 when none is
+            left below it. None: that of the data set; then none is used twice, which
+            ends long videos. Not together with scores.
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class MotionPredictor:
         metadata = canvas.metadata
         self._tracker = MotionTracker(
             MotionSettings(
-                metadata.thing_ids, metadata.label_divisor, track_divisor=track_divisor
+                metadata.thing_ids,
+                metadata.label_divisor,
+                track_divisor=track_divisor,
+                reuses_ids=track_divisor is not None,
             ),
             passes=map_passes(),
         )

@@ -61,8 +61,9 @@ class TwoFramePredictor:
     Args:
         canvas: A ViP-DeepLab with a head for the next frame.
         with_scores: Give scores of things, see `scores_of_things`.
-        track_divisor: Of the ids that come out; that of the data set if None. Ids are
-            never used twice: long videos need a large one. Not together with scores.
+        track_divisor: Of the ids that come out; ids start again at 1 when none is
+            left below it. None: that of the data set; then none is used twice, which
+            ends long videos. Not together with scores.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class TwoFramePredictor:
         self._stitcher = VideoStitcher(
             canvas.metadata.label_divisor,
             track_divisor=track_divisor,
+            reuses_ids=track_divisor is not None,
             passes=map_passes(),
         )
         self._ahead: _Seen | None = None

@@ -150,6 +150,29 @@ def test_ids_beyond_the_divisor_are_refused_and_a_larger_one_takes_them() -> Non
     ]
 
 
+def test_ids_come_again_when_all_were_used_but_not_those_remembered() -> None:
+    tracker = MotionTracker(
+        MotionSettings((11,), 1000, keep_frames=2, track_divisor=4, reuses_ids=True)
+    )
+    found = []
+    for turn in range(3):
+        other = (9, 9, 11, 11) if turn % 2 else (0, 9, 2, 11)
+        maps = tracker.update(frame(_11001=(0, 0, 4, 4), _11002=other), STILL)
+        found.append(ids(maps.panoptic)[1:])
+    # The first stays; the other is new in every frame and takes what is free.
+    assert found == [[45, 46], [45, 47], [45, 46]]
+    with pytest.raises(UsageError, match="track_divisor"):
+        tracker.update(frame(_11001=(6, 0, 8, 2), _11002=(9, 9, 11, 11)), STILL)
+
+
+def test_forgetting_goes_on_with_ids() -> None:
+    tracker = MotionTracker(SETTINGS)
+    tracker.update(BOX, STILL)
+    tracker.forget()
+    assert not tracker.previous_heatmap(BOX.shape[:2]).any()
+    assert ids(tracker.update(BOX, STILL).panoptic) == [0, 11002]
+
+
 def test_wrong_shapes_and_settings_are_refused() -> None:
     tracker = MotionTracker(SETTINGS)
     with pytest.raises(UsageError, match="frame_offset_map"):

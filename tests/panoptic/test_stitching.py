@@ -198,6 +198,17 @@ def test_a_clip_with_a_divisor_of_its_own() -> None:
         stitcher.update(frame, frame[:, :2])
 
 
+def test_ids_come_again_when_a_class_has_used_all_but_not_those_of_the_frame() -> None:
+    stitcher = VideoStitcher(1000, track_divisor=4, reuses_ids=True)
+    stays, comes, none = line(11001, 0, 0), line(11001, 0, 11002), line(11001, 11002, 0)
+    found = [
+        stitcher.update(frame, stays).tolist()[0] for frame in (comes, none, comes)
+    ]
+    assert found == [[45, 0, 46], [45, 47, 0], [45, 0, 46]]
+    with pytest.raises(UsageError, match="track_divisor"):
+        VideoStitcher(1000, track_divisor=2, reuses_ids=True).update(comes)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_still_clip_has_still_ids(seed: int) -> None:
