@@ -33,7 +33,13 @@ class TooSlow(Exception):
 
 
 class Connection:
-    """Is a client's connection, of which little is ever waiting to be sent."""
+    """Is a client's connection, of which little is ever waiting to be sent.
+
+    Attributes:
+        reader: Where its requests come from.
+        address: Of the client.
+        is_admitted: Whether it has shown the token, or need not.
+    """
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class Connection:
     ) -> None:
         peer = writer.get_extra_info("peername")
         self.reader = reader
+        self.is_admitted = False
         self.address = str(peer[0]) if peer else "?"
         self._writer = writer
         self._limits = limits

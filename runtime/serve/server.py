@@ -22,11 +22,21 @@ from deeplab2_edge.runtime.serve.page import load_page
 
 # A page has a stream of events and asks for pictures; browsers open one more.
 _CONNECTIONS_PER_CLIENT = 4
+# Connections of one address that have not shown the token yet. Browsers open as many;
+# more would only keep others out.
+_MAX_STRANGERS = 6
 # Without news, streams say so often that they are alive: so a client that has gone is
 # noticed, and a page notices that the server has.
 _HEARTBEAT_S = 2.0
 # For streams to say that the run has ended.
 _GOODBYE_S = 0.6
+_FULL = refuse(
+    Refusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "too many connections, try again later",
+        {"Retry-After": "5"},
+    )
+).encode(with_body=True, keeps_alive=False)
 _BOUNDARY = "frame"
 _JSON = "application/json"
 
@@ -53,7 +63,7 @@ class Server:
         self._names = known_names(listener)
         self._allowance = Allowance(limits.requests_per_s)
         self._cookie = f"live_view_{listener.port}"
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._connections: dict[asyncio.Task[Any], Connection] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._stop = asyncio.Event()
         self.num_refused = 0
@@ -77,12 +87,12 @@ class Server:
         await self._stop.wait()
         server.close()
         self._newest.finish()
-        for connection in self._connections - self._streams:
-            connection.cancel()
+        for task in self._connections.keys() - self._streams:
+            task.cancel()
         if self._streams:
             await asyncio.wait(set(self._streams), timeout=_GOODBYE_S)
-        for connection in self._connections:
-            connection.cancel()
+        for task in self._connections:
+            task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _meet(
@@ -90,10 +100,16 @@ class Server:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
         connection = Connection(reader, writer, self._limits)
+        connection.is_admitted = self._gate.is_open
+        self._connections[task] = connection
         try:
-            await self._converse(connection)
+            if self._is_full(connection):
+                # Whoever is too many is not heard out: that would take a place, too.
+                self.num_refused += 1
+                await connection.send(_FULL)
+            else:
+                await self._converse(connection)
         except (OSError, asyncio.CancelledError):
             pass  # it left, or the server ends
         except TooSlow:
@@ -103,7 +119,18 @@ class Server:
             _log.exception("the live view could not answer")
         finally:
             writer.transport.abort()
-            self._connections.discard(task)
+            del self._connections[task]
+
+    def _is_full(self, newcomer: Connection) -> bool:
+        """Says whether there is no room for one more, who is counted already."""
+        all_of_them = self._connections.values()
+        if len(all_of_them) > self._limits.clients * _CONNECTIONS_PER_CLIENT:
+            return True
+        strangers = sum(
+            other.address == newcomer.address and not other.is_admitted
+            for other in all_of_them
+        )
+        return strangers > _MAX_STRANGERS
 
     async def _converse(self, connection: Connection) -> None:
         """Answers the requests of one connection, one after the other."""
@@ -129,12 +156,6 @@ class Server:
     async def _receive(
         self, connection: Connection, *, is_first: bool
     ) -> Request | None:
-        if len(self._connections) > self._limits.clients * _CONNECTIONS_PER_CLIENT:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "too many connections, try again later",
-                {"Retry-After": "5"},
-            )
         try:
             request = await asyncio.wait_for(
                 read_request(connection.reader), self._limits.request_s
@@ -161,6 +182,7 @@ class Server:
             response = Response(encode_json({"state": self._newest.state}), _JSON)
             return await connection.respond(request, response)
         headers = self._admit(request)
+        connection.is_admitted = True
         if request.path in ("/events", "/stream.mjpg"):
             await self._stream(connection, request, headers)
             return False

@@ -383,6 +383,21 @@ def test_connections_are_counted() -> None:
             assert fifth.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
+def test_strangers_do_not_keep_others_out() -> None:
+    with LiveView(port=0, token=TOKEN) as live, contextlib.ExitStack() as stack:
+        for _ in range(40):  # more than there are places
+            stack.enter_context(_raw(live))
+        with _raw(live) as one_more:
+            assert one_more.recv(100).startswith(b"HTTP/1.1 503 ")
+        with contextlib.closing(
+            http.client.HTTPConnection(
+                "127.0.0.1", _port(live), timeout=10, source_address=("127.0.0.2", 0)
+            )
+        ) as other:
+            other.request("GET", f"/?token={TOKEN}")
+            assert other.getresponse().status == 200
+
+
 def test_who_asks_too_often_has_to_wait() -> None:
     with LiveView(port=0, max_requests_per_s=1) as live:
         statuses = [_get(live, "/healthz")[0] for _ in range(20)]
