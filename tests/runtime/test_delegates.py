@@ -23,6 +23,7 @@ from deeplab2_edge.model_file import (
     write_model_file,
 )
 from deeplab2_edge.runtime import delegated, delegates, trial
+from deeplab2_edge.runtime.delegates import Delegate
 from deeplab2_edge.runtime.engine import Engine, FileEngine, open_engine
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
 from deeplab2_edge.targets.compiled import adopt_compiled
@@ -106,11 +107,14 @@ def test_the_cpu_replaces_a_delegate_that_does_not(
 
 
 def test_the_reason_is_said_once(
-    library: str, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    found = trial.Trial(LiteRtEngine(FLOAT_MODEL).run(SCENE), delegate_parts=0)
+    monkeypatch.setattr(delegated, "try_delegate", lambda *_, **__: found)
     with caplog.at_level(logging.WARNING, "deeplab2_edge"):
-        open_with(library, "idle")
-        open_with(library, "idle")
+        for _ in range(2):
+            engine = open_with("libidle.so", "idle")
+            assert engine.report.fallback_reason is not None
     assert len(caplog.messages) == 1
 
 
@@ -176,12 +180,6 @@ def other_processor(folder: Path, library: str) -> Path:
     return path
 
 
-def cut_off(folder: Path, library: str) -> Path:
-    path = folder / "cut.so"
-    path.write_bytes(Path(library).read_bytes()[:700])
-    return path
-
-
 def no_library(folder: Path, library: str) -> Path:
     path = folder / "text.so"
     path.write_text("not a library at all")
@@ -193,7 +191,6 @@ def no_library(folder: Path, library: str) -> Path:
     [
         (without_entry_points, "no TFLite delegate: it has no tflite_plugin_create"),
         (other_processor, "is built for (aarch64|x86_64), and this Python for"),
-        (cut_off, "ended its process with SIGBUS; it is damaged|cannot be loaded"),
         (no_library, "cannot be loaded .*(file too short|invalid ELF header)"),
         (lambda folder, _: folder / "none.so", r"cannot be loaded \(no such file\)"),
     ],
@@ -201,9 +198,18 @@ def no_library(folder: Path, library: str) -> Path:
 def test_what_is_no_delegate_is_refused_in_one_line(
     tmp_path: Path, library: str, make: Any, message: str
 ) -> None:
+    path = str(make(tmp_path, library))
     with pytest.raises(UsageError, match=message) as caught:
-        open_engine(FLOAT_MODEL, delegate=str(make(tmp_path, library)))
+        delegates.check_library(Delegate(path, path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_library_that_is_cut_off_is_refused(tmp_path: Path, library: str) -> None:
+    path = tmp_path / "cut.so"
+    path.write_bytes(Path(library).read_bytes()[:700])
+    # Loading it may already end the process: SIGBUS.
+    with pytest.raises(UsageError, match="; it is damaged|cannot be loaded"):
+        open_engine(FLOAT_MODEL, delegate=str(path))
 
 
 @pytest.mark.parametrize(
