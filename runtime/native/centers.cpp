@@ -11,9 +11,6 @@ namespace dle {
 namespace {
 
 constexpr int32_t kBandRows = 32;
-// The first lanes, by their number.
-constexpr Ints4 kFirst[5] = {
-    {0, 0, 0, 0}, {-1, 0, 0, 0}, {-1, -1, 0, 0}, {-1, -1, -1, 0}, {-1, -1, -1, -1}};
 
 bool IsEarlier(const DleCenter& a, const DleCenter& b) {
   return a.y != b.y ? a.y < b.y : a.x < b.x;
@@ -205,7 +202,7 @@ void CenterFinder::Upsample(const Frame& frame, int32_t y, const std::vector<Run
       for (int32_t x = columns.begin[cell]; x < last; x += 4) {
         const Floats4 value = Lerp(left, right, Load4(columns.weight.data() + x));
         // Up to three pixels more are written, which are of the next cell or 0.
-        const Ints4 is_kept = (value > All4(floor_)) & kFirst[std::min(last - x, 4)];
+        const Ints4 is_kept = (value > All4(floor_)) & FirstOfFour(last - x);
         Store4((Floats4)((Ints4)value & is_kept), row + x);
       }
     }
@@ -218,7 +215,7 @@ void CenterFinder::FindPeaks(int32_t y, const Run& run, const float* row, int32_
     const float* const pixel = row + x;
     const Floats4 value = Load4(pixel);
     // Most pixels have a larger one right beside them.
-    Ints4 may_be = (value > Floats4{}) & kFirst[std::min(run.second - x, 4)];
+    Ints4 may_be = (value > Floats4{}) & FirstOfFour(run.second - x);
     if (before_ > 0) may_be &= (value >= Load4(pixel - 1)) & (value >= Load4(pixel - stride));
     if (after_ > 0) may_be &= (value >= Load4(pixel + 1)) & (value >= Load4(pixel + stride));
     if (!Any(may_be)) continue;

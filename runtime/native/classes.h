@@ -47,9 +47,11 @@ struct CellScratch {
   std::vector<int32_t> classes;  // ascending
   std::vector<float> corners;    // [4, count]
   std::vector<float> left, difference;
+  std::vector<uint8_t> can_win;  // a flag of the size of a value for each class
 
   void Resize(int32_t num_classes) {
-    classes.resize(num_classes);
+    can_win.resize(4 * static_cast<size_t>(num_classes) + 16);
+    classes.resize(num_classes + 1);
     corners.resize(4 * static_cast<size_t>(num_classes));
     left.resize(num_classes);
     difference.resize(num_classes);
@@ -106,25 +108,34 @@ class Classifier {
   void FindCandidates(const T* const* corners, const uint16_t* winners,
                       CellScratch* scratch) const {
     int32_t* const classes = scratch->classes.data();
+    if (!is_exact_ || !CanReadLanes(corners[3])) {
+      scratch->count = count_;
+      for (int32_t c = 0; c < count_; ++c) classes[c] = c;
+      return;
+    }
+    const int32_t low = std::min(std::min(winners[0], winners[1]),
+                                 std::min(winners[2], winners[3]));
+    const int32_t high = std::max(std::max(winners[0], winners[1]),
+                                  std::max(winners[2], winners[3]));
+    bool are_two = true;
+    for (int k = 0; k < 4; ++k) are_two &= (winners[k] == low) | (winners[k] == high);
+    classes[0] = low;
+    classes[1] = high;
+    scratch->count = 2;
+    if (are_two) {
+      if (AreAll<2>(corners, classes, scratch)) return;
+    } else {
+      const int32_t all[4] = {winners[0], winners[1], winners[2], winners[3]};
+      AreAll<4>(corners, all, scratch);
+    }
     int32_t count = 0;
-    for (int k = 0; k < 4 && is_exact_; ++k) {
-      const int32_t winner = winners[k];
-      int32_t place = count;
-      while (place > 0 && classes[place - 1] > winner) --place;
-      if (place > 0 && classes[place - 1] == winner) continue;
-      for (int32_t i = count++; i > place; --i) classes[i] = classes[i - 1];
-      classes[place] = winner;
+    for (int32_t c = 0; c < count_; ++c) {
+      Flag can_win;
+      std::memcpy(&can_win, scratch->can_win.data() + c * sizeof(can_win), sizeof(can_win));
+      classes[count] = c;
+      count -= can_win;
     }
     scratch->count = count;
-    if (is_exact_ && !CanOthersWin(corners, classes, count)) return;
-    int32_t of_winners[4];
-    std::copy(classes, classes + count, of_winners);
-    scratch->count = 0;
-    for (int32_t c = 0; c < count_; ++c) {
-      if (!is_exact_ || !IsDominated(corners, of_winners, count, c)) {
-        classes[scratch->count++] = c;
-      }
-    }
   }
 
   // Writes the labels of the pixels of a cell and counts them, each by its place among
@@ -183,6 +194,7 @@ class Classifier {
   static constexpr int32_t kMaxCounted = 240;
   typedef typename Lanes<T>::Values Values;
   typedef typename Lanes<T>::Mask Mask;
+  typedef typename Lanes<T>::Flag Flag;
 
   // Most cells lie between two classes.
   template <typename Label>
@@ -211,7 +223,7 @@ class Classifier {
           const Floats4 second = All4(difference[1][i]) * across + All4(left[1][i]);
           const Ints4 is_second = second > first;
           const int32_t inside = end_x - x;
-          num_second -= inside < 4 ? is_second & Lanes<float>::First(inside) : is_second;
+          num_second -= is_second & FirstOfFour(inside);
           StoreEither(is_second, labels, std::min(4, width - x), row + x);
         }
       }
@@ -290,44 +302,35 @@ class Classifier {
     }
   }
 
-  // Whether a class that wins at no corner may win between them.
-  bool CanOthersWin(const T* const* corners, const int32_t* winners,
-                    int32_t num_winners) const {
-    if (!CanReadLanes(corners[3])) return true;
-    Values bounds[4][4];
-    for (int32_t i = 0; i < num_winners; ++i) {
+  // Marks the classes that do not lose to one of the winners at all corners. Returns
+  // whether they are the winners themselves.
+  template <int kNumWinners>
+  bool AreAll(const T* const* corners, const int32_t* winners, CellScratch* scratch) const {
+    Values bounds[kNumWinners][4];
+    for (int i = 0; i < kNumWinners; ++i) {
       for (int k = 0; k < 4; ++k) {
         bounds[i][k] = Lanes<T>::All(Bound(corners[k][winners[i]]));
       }
     }
-    Mask can_win = {};
+    Mask sum = {};
+    uint8_t* const can_win = scratch->can_win.data();
     const auto look = [&](int32_t c, Mask is_inside) {
       const Values values[4] = {
           Lanes<T>::Load(corners[0] + c), Lanes<T>::Load(corners[1] + c),
           Lanes<T>::Load(corners[2] + c), Lanes<T>::Load(corners[3] + c)};
-      Mask is_dominated = {};
-      for (int32_t i = 0; i < num_winners; ++i) {
+      Mask is_dominated = ~is_inside;
+      for (int i = 0; i < kNumWinners; ++i) {
         is_dominated |= (values[0] < bounds[i][0]) & (values[1] < bounds[i][1]) &
                         (values[2] < bounds[i][2]) & (values[3] < bounds[i][3]);
       }
-      can_win -= ~is_dominated & is_inside;
+      is_dominated = ~is_dominated;
+      std::memcpy(can_win + c * sizeof(T), &is_dominated, sizeof(is_dominated));
+      sum -= is_dominated;
     };
     const int32_t end = static_cast<int32_t>(padded_count_) - kLanes;
     for (int32_t c = 0; c < end; c += kLanes) look(c, ~Mask{});
     look(end, last_);
-    return Lanes<T>::Count(can_win) != static_cast<uint32_t>(num_winners);
-  }
-
-  bool IsDominated(const T* const* corners, const int32_t* winners, int32_t num_winners,
-                   int32_t c) const {
-    for (int32_t i = 0; i < num_winners; ++i) {
-      bool is_below = true;
-      for (int k = 0; k < 4; ++k) {
-        is_below = is_below && corners[k][c] < Bound(corners[k][winners[i]]);
-      }
-      if (is_below) return true;
-    }
-    return false;
+    return Lanes<T>::Count(sum) == kNumWinners;
   }
 
   const Frame& frame_;

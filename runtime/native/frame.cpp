@@ -46,8 +46,8 @@ void Frame::Begin(const DleHead& semantic_logits, const DleHead& center_heatmap,
   }
   const size_t size = static_cast<size_t>(head_height()) * head_width();
   heat.resize(size);
-  dy.resize(size);
-  dx.resize(size);
+  dy.resize(size + 3);
+  dx.resize(size + 3);
 }
 
 void Frame::ReadRow(int32_t row) {

@@ -32,7 +32,7 @@ struct Frame {
   CellAxis columns{1, 1};
   std::vector<uint8_t> is_thing;  // [C]
   std::vector<float> heat;        // [h, w]
-  std::vector<float> dy;          // [h, w], in canvas pixels
+  std::vector<float> dy;          // [h, w], in canvas pixels, to be read by four
   std::vector<float> dx;
 
   // Sizes everything for a new image; throws std::bad_alloc.

@@ -11,43 +11,43 @@ namespace {
 constexpr int32_t kSurroundings = 64;
 constexpr int32_t kSmallestSide = 8;
 constexpr int32_t kLargestSide = 128;
-// Where these hold, a vote is computed to less than 1/128 pixel.
-constexpr int32_t kMaxCanvasSide = 1 << 14;
+// Up to this, and on canvases of sides up to kMaxClearSide, a vote is computed to less
+// than 1/128 pixel.
 constexpr float kMaxOffset = 1 << 12;
 // A square of a distance up to this is computed to less than 1/4.
 constexpr float kMaxSquare = 1 << 20;
 // Above what rounding to float32 does to a squared distance.
 constexpr float kRounding = 1.0f / (1 << 20);
-constexpr float kFarAway = 1e18f;
 
 float Square(float value) { return value * value; }
 
-Floats4 SquaresOf(float y, float x, const float* center_y, const float* center_x) {
-  const Floats4 dy = All4(y) - Load4(center_y), dx = All4(x) - Load4(center_x);
+Floats4 SquaresOf(Floats4 y, Floats4 x, float center_y, float center_x) {
+  const Floats4 dy = y - All4(center_y), dx = x - All4(center_x);
   return dy * dy + dx * dx;
 }
+
+Floats4 Magnitude(Floats4 value) { return (Floats4)((Ints4)value & 0x7fffffff); }
 
 }  // namespace
 
 void CenterIndex::Build(const std::vector<DleCenter>& centers, int32_t height,
                         int32_t width) {
-  height_ = height;
-  width_ = width;
-  fours_.clear();
+  entries_.clear();
   pending_.clear();
   for (size_t i = 0; i < centers.size(); ++i) {
     pending_.push_back({static_cast<float>(centers[i].y), static_cast<float>(centers[i].x),
                         static_cast<int32_t>(i)});
   }
   if (pending_.empty()) return;
-  all_ = Add(pending_.data(), pending_.size());
+  const Bucket all = Add(pending_.data(), pending_.size());
   const double area = static_cast<double>(height) * width;
   side_ = kLargestSide;
   while (side_ > kSmallestSide && 1.0 * side_ * side_ * pending_.size() > area) side_ /= 2;
   per_side_ = 1.0f / static_cast<float>(side_);
   num_rows_ = (height + 2 * kSurroundings) / side_ + 1;
   num_columns_ = (width + 2 * kSurroundings) / side_ + 1;
-  buckets_.resize(static_cast<size_t>(num_rows_) * num_columns_);
+  buckets_.resize(static_cast<size_t>(num_rows_) * num_columns_ + 1);
+  buckets_.back() = all;
   int32_t size = 1;
   while (size < std::max(num_rows_, num_columns_)) size *= 2;
   Refine(0, 0, size, 0, pending_.size());
@@ -110,74 +110,75 @@ void CenterIndex::Keep(int32_t row, int32_t column, int32_t size, size_t first,
 }
 
 CenterIndex::Bucket CenterIndex::Add(const Entry* entries, size_t count) {
-  const uint32_t first = static_cast<uint32_t>(fours_.size());
-  for (size_t i = 0; i < count; i += 4) {
-    Four four;
-    for (size_t lane = 0; lane < 4; ++lane) {
-      const bool is_there = i + lane < count;
-      four.y[lane] = is_there ? entries[i + lane].y : kFarAway;
-      four.x[lane] = is_there ? entries[i + lane].x : kFarAway;
-      four.index[lane] = is_there ? entries[i + lane].index : 0;
-    }
-    fours_.push_back(four);
-  }
-  return {first, static_cast<uint32_t>(fours_.size()) - first};
+  const uint32_t first = static_cast<uint32_t>(entries_.size());
+  entries_.insert(entries_.end(), entries, entries + count);
+  return {first, static_cast<uint32_t>(count)};
 }
 
-const CenterIndex::Bucket& CenterIndex::BucketOf(float y, float x) const {
-  const float row = (y + kSurroundings) * per_side_;
-  const float column = (x + kSurroundings) * per_side_;
+// Calls body(bucket, lanes) for the buckets in which votes lie.
+template <typename Body>
+void CenterIndex::ForEachBucket(Floats4 y, Floats4 x, Ints4 is_wanted,
+                                const Body& body) const {
+  const Floats4 row = (y + static_cast<float>(kSurroundings)) * per_side_;
+  const Floats4 column = (x + static_cast<float>(kSurroundings)) * per_side_;
   // Also false for what is not a number.
-  if (row >= 0.0f && row < static_cast<float>(num_rows_) && column >= 0.0f &&
-      column < static_cast<float>(num_columns_)) {
-    return buckets_[static_cast<size_t>(static_cast<int32_t>(row)) * num_columns_ +
-                    static_cast<int32_t>(column)];
+  const Ints4 is_near = (row >= 0.0f) & (row < static_cast<float>(num_rows_)) &
+                        (column >= 0.0f) & (column < static_cast<float>(num_columns_));
+  const Ints4 last = Ints4{} + static_cast<int32_t>(buckets_.size() - 1);
+  const Ints4 near_row = __builtin_convertvector((Floats4)((Ints4)row & is_near), Ints4);
+  const Ints4 near_column =
+      __builtin_convertvector((Floats4)((Ints4)column & is_near), Ints4);
+  const Ints4 bucket = Select(is_near, near_row * num_columns_ + near_column, last);
+  for (int first = 0; first < 4; ++first) {
+    if (!is_wanted[first]) continue;
+    const Ints4 is_here = (bucket == Ints4{} + bucket[first]) & is_wanted;
+    body(buckets_[static_cast<size_t>(bucket[first])], is_here);
+    is_wanted &= ~is_here;
   }
-  return all_;
 }
 
-int32_t CenterIndex::Nearest(float y, float x) const {
-  const Bucket bucket = BucketOf(y, x);
-  float shortest = std::numeric_limits<float>::infinity();
-  int32_t nearest = 0;
-  for (uint32_t i = bucket.first; i < bucket.first + bucket.count; ++i) {
-    const Four& four = fours_[i];
-    const Floats4 squares = SquaresOf(y, x, four.y, four.x);
-    for (int lane = 0; lane < 4; ++lane) {
-      const bool is_shorter = squares[lane] < shortest;
-      nearest = is_shorter ? four.index[lane] : nearest;
-      shortest = is_shorter ? squares[lane] : shortest;
+Ints4 CenterIndex::Nearest(Floats4 y, Floats4 x, Ints4 is_wanted) const {
+  Ints4 result = {};
+  ForEachBucket(y, x, is_wanted, [&](const Bucket& bucket, Ints4 is_here) {
+    Floats4 shortest = All4(std::numeric_limits<float>::infinity());
+    Ints4 nearest = {};
+    const Entry* const entries = entries_.data() + bucket.first;
+    for (uint32_t i = 0; i < bucket.count; ++i) {
+      const Floats4 squares = SquaresOf(y, x, entries[i].y, entries[i].x);
+      const Ints4 is_shorter = squares < shortest;
+      nearest = Select(is_shorter, Ints4{} + entries[i].index, nearest);
+      shortest = Select(is_shorter, squares, shortest);
     }
-  }
-  return nearest;
+    result = Select(is_here, nearest, result);
+  });
+  return result;
 }
 
-int32_t CenterIndex::ClearNearest(float y, float x, float dy, float dx) const {
+Ints4 CenterIndex::ClearNearest(Floats4 y, Floats4 x, Floats4 dy, Floats4 dx,
+                                Ints4 is_wanted) const {
+  Ints4 result = Ints4{} - 1;
   // Also false for what is not a number.
-  if (!(std::fabs(dy) <= kMaxOffset && std::fabs(dx) <= kMaxOffset) ||
-      height_ > kMaxCanvasSide || width_ > kMaxCanvasSide) {
-    return -1;
-  }
-  const Bucket bucket = BucketOf(y, x);
-  float shortest = std::numeric_limits<float>::infinity(), second = shortest;
-  int32_t nearest = -1;
-  for (uint32_t i = bucket.first; i < bucket.first + bucket.count; ++i) {
-    const Four& four = fours_[i];
-    const Floats4 squares = SquaresOf(y, x, four.y, four.x);
-    for (int lane = 0; lane < 4; ++lane) {
-      const float square = squares[lane];
-      const bool is_shorter = square < shortest;
-      second = is_shorter ? shortest : std::min(second, square);
-      nearest = is_shorter ? four.index[lane] : nearest;
-      shortest = is_shorter ? square : shortest;
+  is_wanted &= (Magnitude(dy) <= kMaxOffset) & (Magnitude(dx) <= kMaxOffset);
+  ForEachBucket(y, x, is_wanted, [&](const Bucket& bucket, Ints4 is_here) {
+    Floats4 shortest = All4(std::numeric_limits<float>::max()), second = shortest;
+    Ints4 nearest = {};
+    const Entry* const entries = entries_.data() + bucket.first;
+    for (uint32_t i = 0; i < bucket.count; ++i) {
+      const Floats4 squares = SquaresOf(y, x, entries[i].y, entries[i].x);
+      const Ints4 is_shorter = squares < shortest;
+      nearest = Select(is_shorter, Ints4{} + entries[i].index, nearest);
+      second = Select(is_shorter, shortest, Min(second, squares));
+      shortest = Select(is_shorter, squares, shortest);
     }
-  }
-  if (!(shortest <= kMaxSquare)) return -1;
-  // The difference of two squares of distances is an affine function of the vote, so what
-  // holds at the corners of a cell holds between them; an error of 1/128 pixel in each
-  // vote changes it by at most 1/64 of the sum of the distances.
-  const float margin = 1.0f + (std::sqrt(shortest) + std::sqrt(second)) / 64.0f;
-  return second - shortest > margin ? nearest : -1;
+    // The difference of two squares of distances is an affine function of the vote, so
+    // what holds at the corners of a cell holds between them; an error of 1/128 pixel in
+    // each vote changes it by at most 1/64 of the sum of the distances, which is less
+    // than 1/32 of 16 and a 64th of the larger square.
+    const Floats4 margin = 1.5f + second * (1.0f / 2048);
+    const Ints4 is_clear = (shortest <= kMaxSquare) & (second - shortest > margin);
+    result = Select(is_here & is_clear, nearest, result);
+  });
+  return result;
 }
 
 }  // namespace dle

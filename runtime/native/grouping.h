@@ -17,17 +17,21 @@ namespace dle {
 // be the nearest of a vote in it, found from large squares to small ones.
 class CenterIndex {
  public:
+  // The longest side of a canvas, in pixels, on which ClearNearest can be relied on.
+  static constexpr int32_t kMaxClearSide = 1 << 13;
+
   // Throws std::bad_alloc.
   void Build(const std::vector<DleCenter>& centers, int32_t height, int32_t width);
 
-  // Gives the index of the nearest center as the reference finds it: by float32 squares of
-  // distances; the first one on a tie and for a vote that is not a number.
-  int32_t Nearest(float y, float x) const;
+  // Gives the indices of the nearest centers of four votes as the reference finds them: by
+  // float32 squares of distances; the first one on a tie and for a vote that is not a
+  // number. Only of the votes that are wanted.
+  Ints4 Nearest(Floats4 y, Floats4 x, Ints4 is_wanted) const;
 
   // Gives the index of the nearest center if it is by so much the nearest that it is also
   // the nearest of all votes between several that have it, however they are rounded; else
-  // -1. The offset is what the vote adds to the place of its pixel.
-  int32_t ClearNearest(float y, float x, float dy, float dx) const;
+  // -1. The offset is what a vote adds to the place of its pixel.
+  Ints4 ClearNearest(Floats4 y, Floats4 x, Floats4 dy, Floats4 dx, Ints4 is_wanted) const;
 
  private:
   struct Entry {
@@ -35,33 +39,25 @@ class CenterIndex {
     float x;
     int32_t index;
   };
-  // Of the last four of a bucket some may be copies far away.
-  struct Four {
-    float y[4];
-    float x[4];
-    int32_t index[4];
-  };
   struct Bucket {
     uint32_t first;
-    uint32_t count;  // of fours
+    uint32_t count;
   };
 
   void Refine(int32_t row, int32_t column, int32_t size, size_t first, size_t count);
   void Keep(int32_t row, int32_t column, int32_t size, size_t first, size_t count);
   Bucket Add(const Entry* entries, size_t count);
-  const Bucket& BucketOf(float y, float x) const;
+  template <typename Body>
+  void ForEachBucket(Floats4 y, Floats4 x, Ints4 is_wanted, const Body& body) const;
 
-  int32_t height_ = 0;
-  int32_t width_ = 0;
   int32_t side_ = 1;  // of a bucket, in pixels
   float per_side_ = 1.0f;
   int32_t num_rows_ = 0;
   int32_t num_columns_ = 0;
-  Bucket all_ = {0, 0};
   std::vector<Entry> pending_;  // a stack of lists
   std::vector<float> squares_;
-  std::vector<Four> fours_;
-  std::vector<Bucket> buckets_;
+  std::vector<Entry> entries_;
+  std::vector<Bucket> buckets_;  // the last one has all
 };
 
 }  // namespace dle

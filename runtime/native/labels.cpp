@@ -48,8 +48,13 @@ void Labels<Label>::Fill(const Frame& frame, const CenterIndex& index, int32_t n
   num_centers_ = num_centers;
   map.resize(static_cast<size_t>(frame.height()) * frame.width());
   clear_.resize(winners_.size());
+  for (Worker& worker : workers_) {
+    worker.has_thing.assign(static_cast<size_t>(frame.head_width()) + 5, 0);
+  }
   if (num_centers > 0) {
-    ForEachRow(frame.head_height(), pool, [&](int32_t row, int32_t) { FindClear(row); });
+    ForEachRow(frame.head_height(), pool, [&](int32_t row, int32_t worker) {
+      FindClear(row, &workers_[worker]);
+    });
   }
   switch (frame.logits.type) {
     case DLE_INT8:
@@ -90,37 +95,45 @@ void Labels<Label>::FillAs(Pool* pool) {
 
 // A source row of votes, where things are at or beside them.
 template <typename Label>
-void Labels<Label>::FindClear(int32_t row) {
+void Labels<Label>::FindClear(int32_t row, Worker* worker) {
   const Frame& frame = *frame_;
   const int32_t height = frame.head_height(), width = frame.head_width();
   const size_t start = static_cast<size_t>(row) * width;
   int32_t* const clear = clear_.data() + start;
   // With one source pixel along an axis, votes are not between those of the corners.
-  if ((height == 1 && frame.height() > 1) || (width == 1 && frame.width() > 1)) {
+  const int32_t longest =
+      std::max(std::max(frame.height(), frame.width()), frame.settings->votes_from);
+  if ((height == 1 && frame.height() > 1) || (width == 1 && frame.width() > 1) ||
+      longest > CenterIndex::kMaxClearSide) {
     std::fill(clear, clear + width, 0);
     return;
   }
   const uint16_t* const here = winners_.data() + start;
   const uint16_t* const above = row > 0 ? here - width : here;
   const uint16_t* const below = row + 1 < height ? here + width : here;
-  const float y = static_cast<float>(static_cast<double>(frame.height() - 1) * row /
-                                     std::max(height - 1, 1));
-  const double step = static_cast<double>(frame.width() - 1) / std::max(width - 1, 1);
-  const auto has_thing = [&](int32_t x) {
-    return x < width && (frame.is_thing[here[x]] | frame.is_thing[above[x]] |
-                         frame.is_thing[below[x]]);
-  };
-  bool is_left = false, is_here = has_thing(0);
+  uint8_t* const has_thing = worker->has_thing.data() + 1;
   for (int32_t x = 0; x < width; ++x) {
-    const bool is_right = has_thing(x + 1);
-    clear[x] = 0;
-    if (is_left || is_here || is_right) {
-      const float dy = frame.dy[start + x], dx = frame.dx[start + x];
-      clear[x] =
-          1 + index_->ClearNearest(y + dy, static_cast<float>(x * step) + dx, dy, dx);
+    has_thing[x] = frame.is_thing[here[x]] | frame.is_thing[above[x]] |
+                   frame.is_thing[below[x]];
+  }
+  const Floats4 y = All4(static_cast<float>(static_cast<double>(frame.height() - 1) * row /
+                                            std::max(height - 1, 1)));
+  const double step = static_cast<double>(frame.width() - 1) / std::max(width - 1, 1);
+  for (int32_t x = 0; x < width; x += 4) {
+    Floats4 place = {};
+    Ints4 is_wanted = {};
+    for (int i = 0; i < 4; ++i) {
+      place[i] = static_cast<float>((x + i) * step);
+      const bool is_near = has_thing[x + i - 1] | has_thing[x + i] | has_thing[x + i + 1];
+      is_wanted[i] = is_near && x + i < width ? -1 : 0;
     }
-    is_left = is_here;
-    is_here = is_right;
+    Ints4 ids = {};
+    if (Any(is_wanted)) {
+      const Floats4 dy = Load4(frame.dy.data() + start + x);
+      const Floats4 dx = Load4(frame.dx.data() + start + x);
+      ids = 1 + index_->ClearNearest(y + dy, place + dx, dy, dx, is_wanted);
+    }
+    for (int i = 0; i < std::min(width - x, 4); ++i) clear[x + i] = ids[i];
   }
 }
 
@@ -251,19 +264,29 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
     const float left_dy = on_row(frame.dy, cell), right_dy = on_row(frame.dy, next);
     const float left_dx = on_row(frame.dx, cell), right_dx = on_row(frame.dx, next);
     Label* const pixels = map.data() + static_cast<size_t>(y) * frame.width();
-    for (int32_t x = frame.columns.begin[cell]; x < end_x; ++x) {
-      const int32_t of_class = ClassOf(pixels[x]);
-      int32_t id = 0;
-      if (frame.is_thing[of_class]) {
-        const float across = frame.columns.weight[x];
-        id = 1 + index_->Nearest(
-                     static_cast<float>(y) + Lerp(left_dy, right_dy, across),
-                     static_cast<float>(x + from) +
-                         (Lerp(left_dx, right_dx, across) - static_cast<float>(from)));
-        pixels[x] = LabelOf(id, of_class);
-        BeginAt(id, y, x, worker);
+    for (int32_t x = frame.columns.begin[cell]; x < end_x; x += 4) {
+      const int32_t count = std::min(end_x - x, 4);
+      Ints4 is_thing = {};
+      for (int32_t i = 0; i < count; ++i) {
+        is_thing[i] = -static_cast<int32_t>(frame.is_thing[ClassOf(pixels[x + i])]);
       }
-      Count(id, of_class, 1, worker);
+      Ints4 ids = {};
+      if (Any(is_thing)) {
+        const Floats4 across = Load4(frame.columns.weight.data() + x);
+        const Floats4 place = All4(static_cast<float>(x + from)) + Floats4{0, 1, 2, 3};
+        ids = 1 + index_->Nearest(All4(static_cast<float>(y)) +
+                                      Lerp(All4(left_dy), All4(right_dy), across),
+                                  place + (Lerp(All4(left_dx), All4(right_dx), across) -
+                                           All4(static_cast<float>(from))),
+                                  is_thing);
+      }
+      for (int32_t i = 0; i < count; ++i) {
+        const int32_t id = is_thing[i] ? ids[i] : 0;
+        const int32_t of_class = ClassOf(pixels[x + i]);
+        pixels[x + i] = LabelOf(id, of_class);
+        if (id > 0) BeginAt(id, y, x + i, worker);
+        Count(id, of_class, 1, worker);
+      }
     }
   }
 }

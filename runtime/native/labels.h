@@ -64,6 +64,7 @@ class Labels {
     CellScratch cell;
     std::vector<Label> labels;         // of the candidates of a cell
     std::vector<uint32_t> num_pixels;  // that have them
+    std::vector<uint8_t> has_thing;    // of a source row, with a margin
     float largest;
   };
 
@@ -75,7 +76,7 @@ class Labels {
   void ReadAs(Frame* frame, Pool* pool);
   template <typename T>
   void FillAs(Pool* pool);
-  void FindClear(int32_t row);
+  void FindClear(int32_t row, Worker* worker);
   template <typename T>
   void FillRow(const Classifier<T>& classifier, int32_t row, Worker* worker);
   void GroupRun(int32_t row, int32_t cell, int32_t end, int32_t thing, Worker* worker);

@@ -43,8 +43,8 @@ struct Lanes {
 
   // True in the first lanes.
   static Mask First(int32_t count) {
-    Mask mask;
-    for (int32_t i = 0; i < kCount; ++i) mask[i] = i < count ? -1 : 0;
+    Mask mask = {};
+    for (int32_t i = 0; i < std::min(count, kCount); ++i) mask[i] = -1;
     return mask;
   }
 
@@ -59,6 +59,12 @@ struct Lanes {
     return static_cast<uint32_t>((both * 0x0101010101010101u) >> 56);
   }
 };
+
+// True in the first of four lanes.
+inline Lanes<int32_t>::Mask FirstOfFour(int32_t count) {
+  static constexpr int32_t kSteps[] = {-1, -1, -1, -1, 0, 0, 0, 0};
+  return Lanes<int32_t>::Load(kSteps + 4 - std::min(count, 4));
+}
 
 template <typename Mask>
 inline bool Any(Mask mask) {
