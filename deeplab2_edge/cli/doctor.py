@@ -220,17 +220,32 @@ def _find(package: _Package) -> tuple[bool, str | None]:
         except importlib.metadata.PackageNotFoundError:
             continue
         if package.is_light:
-            try:
-                importlib.import_module(module)
-            except Exception as error:  # a broken binary can raise anything
-                reason = " ".join(str(error).split())[:120]
+            reason = _why_broken(module)
+            if reason:
                 return False, f"{distribution} {version}, broken: {reason}"
             if distribution == "tflite-runtime" and _has_numpy_2():
                 # It can be imported, and dies in its first call.
                 reason = "does not work with NumPy 2, run: pip install 'numpy<2'"
                 return False, f"{distribution} {version}, broken: {reason}"
         return True, f"{distribution} {version}"
+    # Debian's OpenCV is a module, but no distribution that pip knows of.
+    module = package.modules[0][0]
+    if package.is_light and importlib.util.find_spec(module.split(".")[0]) is not None:
+        reason = _why_broken(module)
+        if reason:
+            return False, f"{module} of the system, broken: {reason}"
+        version = getattr(sys.modules[module], "__version__", "of unknown version")
+        return True, f"{module} {version} of the system"
     return False, None
+
+
+def _why_broken(module: str) -> str | None:
+    """Imports a module; says why it cannot be, None if it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken binary can raise anything
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return None
 
 
 def _has_numpy_2() -> bool:

@@ -1,11 +1,13 @@
 """`deeplab2-edge doctor`: what is here, what is not."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from deeplab2_edge.cli import doctor, doctor_report, main
@@ -211,3 +213,19 @@ def test_a_pi_without_screen_is_described(capsys: pytest.CaptureFixture[str]) ->
         "also runs tflite files: --runtime tflite-runtime",
     ):
         assert expected in printed
+
+
+def test_a_module_of_the_system_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Debian's OpenCV is one, and pip does not know it."""
+    version = importlib.metadata.version
+
+    def without_opencv(name: str) -> str:
+        if name.startswith("opencv"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", without_opencv)
+    assert main(["doctor"]) == 0
+    assert f"cv2 {cv2.__version__} of the system" in capsys.readouterr().out
