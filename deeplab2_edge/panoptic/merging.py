@@ -79,13 +79,13 @@ def merge_semantic_and_instance(
     classes, ids = semantic.reshape(-1), instance.reshape(-1)
     num_classes = int(classes.max()) + 1
     is_thing = np.isin(np.arange(num_classes), list(thing_ids))
-    area_px = np.bincount(classes, minlength=num_classes)
+    area_px = _count(classes, num_classes)
     if merge_semantics == "op":
         claimed = np.flatnonzero(is_thing[classes])
         is_small = (stuff_area_limit > 0) & (area_px <= stuff_area_limit)
     else:
         claimed = np.flatnonzero(ids)
-        area_px -= np.bincount(classes[claimed], minlength=num_classes)
+        area_px -= _count(classes[claimed], num_classes)
         is_small = area_px < stuff_area_limit
     void = void_label * label_divisor
     panoptic_of_class = np.where(
@@ -108,6 +108,12 @@ def merge_semantic_and_instance(
     return panoptic.reshape(semantic.shape)
 
 
+def _count(classes: NDArray[np.integer], num_classes: int) -> NDArray[np.intp]:
+    """Counts the pixels of each class."""
+    # As wide as addresses: `bincount` takes nothing wider, and ARM may have 32 bits.
+    return np.bincount(classes.astype(np.intp, copy=False), minlength=num_classes)
+
+
 def _in_order_of_appearance(
     ids: NDArray[np.integer],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -116,7 +122,6 @@ def _in_order_of_appearance(
     Returns:
         `[M]` indices of small range that stand for the ids, and the indices present.
     """
-    # As wide as addresses: `bincount` takes nothing wider, and ARM may have 32 bits.
     index = ids.astype(np.intp)
     if int(index.max()) > _MAX_DENSE_ID:
         index = np.unique(index, return_inverse=True)[1].reshape(-1)
@@ -144,9 +149,8 @@ def _number_instances(
         label_divisor: No class numbers more than `label_divisor - 1` instances.
     """
     num_ids = int(order.max()) + 1
-    votes = np.bincount(
-        index * num_classes + classes, minlength=num_ids * num_classes
-    ).reshape(num_ids, num_classes)
+    votes = _count(index * num_classes + classes, num_ids * num_classes)
+    votes = votes.reshape(num_ids, num_classes)
     winner = votes.argmax(axis=1)
     order = order[votes.sum(axis=1)[order] > 0]
     panoptic_id = np.full(num_ids, -1, np.int64)

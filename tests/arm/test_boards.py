@@ -68,10 +68,9 @@ def test_our_wheel_asks_for_what_exists_there(board: Board) -> None:
     assert json.loads(answer.out) == dict.fromkeys(expected, True)
 
 
-@pytest.mark.parametrize("model", [INT8_MODEL, FLOAT_MODEL], ids=lambda m: m.stem)
-def test_a_model_file_is_read_and_keeps_its_promise(board: Board, model: Path) -> None:
-    assert "CONV_2D" in board.command("inspect", str(model)).out
-    answer = board.command("verify", str(model))
+def test_a_model_file_is_read_and_keeps_its_promise(board: Board) -> None:
+    assert "CONV_2D" in board.command("inspect", str(INT8_MODEL)).out
+    answer = board.command("verify", str(FLOAT_MODEL))
     assert answer.code == 0, answer.out + answer.err
     assert f"self test on {board.userland.machine}: passed" in answer.out
 
