@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Mapping
 
 from deeplab2_edge.errors import ModelFileError, UsageError
@@ -26,6 +27,8 @@ from deeplab2_edge.runtime.runtimes import choose_runtime
 from deeplab2_edge.runtime.trial import try_delegate
 
 _log = logging.getLogger("deeplab2_edge")
+
+_PAUSES = (0.2, 0.5, 1.5)  # seconds; a USB device comes back in about one
 
 
 def open_tflite(
@@ -72,7 +75,7 @@ def open_tflite(
         notes = (*notes, reason)
     if reason is None or not falls_back:
         cpu = None  # its memory is free before the other one takes more
-        engine = open_with(model, chosen, num_threads=num_threads, runtime=name)
+        engine = _open_again(model, chosen, num_threads=num_threads, runtime=name)
     elif cpu is None:
         raise ModelFileError(
             f"{model.label}: {reason}, and the CPU cannot run what is compiled for the "
@@ -99,6 +102,18 @@ def open_with(
     return LiteRtEngine(
         model, num_threads=num_threads, delegate=delegate, runtime=runtime
     )
+
+
+def _open_again(
+    model: ModelFile, delegate: Delegate, *, num_threads: int, runtime: str
+) -> LiteRtEngine | GpuEngine:
+    """Opens with what has just worked elsewhere: a device may need a moment."""
+    for pause in _PAUSES:
+        try:
+            return open_with(model, delegate, num_threads=num_threads, runtime=runtime)
+        except UsageError:
+            time.sleep(pause)
+    return open_with(model, delegate, num_threads=num_threads, runtime=runtime)
 
 
 def is_compiled_for_edge_tpu(model: ModelFile) -> bool:

@@ -74,6 +74,11 @@ def try_delegate(
             capture_output=True,
             timeout=SECONDS,
         )
+    except OSError as error:  # an emulator without binfmt, a system that forbids it
+        raise UsageError(
+            f"{delegate.label} cannot be tried: no other Python can be started "
+            f"({error.strerror}); without a delegate the CPU computes"
+        ) from None
     except subprocess.TimeoutExpired:
         raise UsageError(
             f"{delegate.label} gave no answer within {counted(SECONDS, 'second')}; is "

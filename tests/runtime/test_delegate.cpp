@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -118,6 +119,16 @@ EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* names,
   if (delegate->mode == "deviceless") {
     report("no device");
     return nullptr;
+  }
+  if (delegate->mode == "busy") {  // when opened the second time
+    const char* const mark = std::getenv("TEST_DELEGATE_MARK");
+    if (std::FILE* const file = std::fopen(mark, "r")) {
+      std::fclose(file);
+      std::remove(mark);
+      report("busy");
+      return nullptr;
+    }
+    std::fclose(std::fopen(mark, "w"));
   }
   if (delegate->mode == "crash") {
     std::fputs("symbol of another TFLite\n", stderr);

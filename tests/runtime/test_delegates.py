@@ -141,6 +141,23 @@ def test_a_delegate_that_cannot_work_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_a_device_may_need_a_moment_after_it_was_tried(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("TEST_DELEGATE_MARK", str(mark))
+    assert open_with(library, "busy").report.delegate == library
+    assert mark.exists()  # refused once, and opened again
+
+
+def test_where_no_process_can_be_started_it_is_said(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial.sys, "executable", "/nowhere/python")
+    with pytest.raises(UsageError, match="no other Python can be started"):
+        open_with(library, "right")
+
+
 def test_a_delegate_that_never_answers_is_given_up(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
