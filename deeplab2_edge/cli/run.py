@@ -23,7 +23,7 @@ until Ctrl-C or --limit.
 
 Motion-DeepLab and ViP-DeepLab follow instances from frame to frame: through a video,
 or through the images of a folder, which are taken as its frames in the order of their
-names. With --track, other models do so by overlap. Equal ids are then the same thing.
+names. With --track, other models do so too. Equal ids are then the same thing.
 
 With --json, standard output is one document with `model`, `results`, `failures` and
 `summary`; files are then written only if --output is given.
@@ -70,7 +70,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--track",
         action="store_true",
-        help="instances of videos and folders keep their ids, by their overlap",
+        help="instances of videos and folders keep their ids; of models of one image",
     )
     parser.add_argument(
         "--config",
