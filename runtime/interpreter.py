@@ -108,7 +108,8 @@ class LiteRtEngine:
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
         self._lock = threading.Lock()
-        chosen = choose_runtime(TFLITE, runtime, label=label)
+        self._label = label
+        self._runtime = chosen = choose_runtime(TFLITE, runtime, label=label)
         module = import_runtime(chosen)
         delegates = [] if delegate is None else [load_delegate(module, delegate)]
         self.has_custom_op = False
@@ -161,7 +162,10 @@ class LiteRtEngine:
         with self._lock:
             for name, values in inputs.items():
                 self._fill_input(name, values)
-            self._interpreter.invoke()
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise _refusal(self._runtime, self._label, error) from None
             return {
                 name: self._read_output(details)
                 for name, details in self._outputs.items()

@@ -138,7 +138,6 @@ class SandboxEngine:
             raise UsageError("Windows has no limits for processes: no sandbox there")
         model = source if isinstance(source, ModelFile) else read_model_file(source)
         check_graph(model)
-        self.model = model
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
         self.limits = _filled(limits or SandboxLimits())
@@ -152,11 +151,11 @@ class SandboxEngine:
             self._process.stdout.fileno(), self._process.stdin.fileno()
         )
         try:
-            loaded = self._load(delegate, delegate_options, runtime)
+            loaded = self._load(model, delegate, delegate_options, runtime)
             self.is_integer = bool(loaded["is_integer"])
             self.report = _report(loaded["report"], self._label)
             self.metadata = with_plateaus(self.metadata, is_integer=self.is_integer)
-            self._check_self_test()
+            self._check_self_test(model)
         except BaseException:
             self.close()
             raise
@@ -208,18 +207,17 @@ class SandboxEngine:
 
     def _load(
         self,
+        model: ModelFile,
         delegate: str | None,
         delegate_options: Mapping[str, str] | None,
         runtime: str | None,
     ) -> Document:
-        text = self.model.metadata.to_json().encode()
-        graph = self.model.graph
-        path = self.model.path
+        text = model.metadata.to_json().encode()
         task = {
-            "format": self.model.format,
-            "path": None if path is None else str(path),
-            "allow_ops": self.model.allow_ops,
-            "limits": dataclasses.asdict(self.model.limits),
+            "format": model.format,
+            "path": None if model.path is None else str(model.path),
+            "allow_ops": model.allow_ops,
+            "limits": dataclasses.asdict(model.limits),
             "threads": self.num_threads,
             "delegate": delegate,
             "delegate_options": None
@@ -227,10 +225,10 @@ class SandboxEngine:
             else dict(delegate_options),
             "runtime": runtime,
             "memory": self.limits.memory_bytes,
-            "sizes": [len(text), len(graph)],
+            "sizes": [len(text), len(model.graph)],
         }
         return self._ask(
-            task, (text, graph), _nothing, "loading it", self.limits.load_seconds
+            task, (text, model.graph), _nothing, "loading it", self.limits.load_seconds
         )
 
     def _ask(
@@ -311,14 +309,14 @@ class SandboxEngine:
             raise ChannelClosed
         return heads
 
-    def _check_self_test(self) -> None:
-        found = self.run(sample_inputs(self.model))
-        golden = self.model.golden
+    def _check_self_test(self, model: ModelFile) -> None:
+        found = self.run(sample_inputs(model))
+        golden = model.golden
         measurements = (
             check_finite(found)
             if golden is None
             else compare_outputs(
-                self.model.metadata,
+                model.metadata,
                 golden.heads,
                 found,
                 has_delegate=self.report.library is not None,

@@ -12,6 +12,7 @@ from deeplab2_edge import keys
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
 from deeplab2_edge.families import HEADS, PANOPTIC
 from deeplab2_edge.model_file import (
+    GRAPH,
     Golden,
     InputSpec,
     ModelFile,
@@ -29,6 +30,7 @@ from tests.runtime.tiny_model import (
     INT8_MODEL,
     build_graph,
     draw_scene,
+    tiny_metadata,
     tiny_outputs,
 )
 
@@ -230,3 +232,35 @@ def test_freshly_converted_graph_runs(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         heads[keys.SEMANTIC_LOGITS], expected[keys.SEMANTIC_LOGITS], atol=1e-5
     )
+
+
+def test_a_run_that_fails_says_which_file() -> None:
+    """An index that only the pixels decide about is out of range."""
+    pytest.importorskip("ai_edge_litert.schema_py_generated")
+    from tests.targets import one_op
+
+    shape = (1, *CANVAS, 3)
+    tensors = [
+        one_op.TensorSpec(shape, "float32", name="image"),
+        one_op.TensorSpec(shape, "int32"),
+        one_op.constant([0.0, 1.0], "float32"),
+        one_op.TensorSpec(shape, "float32"),
+        one_op.constant(3),
+        one_op.TensorSpec(shape[:3], "int32", name="classes"),
+    ]
+    ops = [
+        one_op.OpSpec("CAST", [0], [1]),
+        one_op.OpSpec("GATHER", [2, 1], [3], one_op.options("GatherOptions")),
+        one_op.OpSpec(
+            "ARG_MAX", [3, 4], [5], one_op.options("ArgMaxOptions", outputType=2)
+        ),
+    ]
+    graph = one_op.model(tensors, ops, [0], [5])
+    outputs = {keys.SEMANTIC_PRED: OutputSpec("classes", CANVAS)}
+    model = ModelFile(graph, tiny_metadata(outputs=outputs, merge_place=GRAPH))
+    engine = LiteRtEngine(model, num_threads=1)
+    image = np.zeros((*CANVAS, 3), np.uint8)
+    assert engine.run({keys.IMAGE: image})
+    with pytest.raises(ModelFileError, match="tiny: ai-edge-litert cannot run this"):
+        engine.run({keys.IMAGE: image + 2})
+    assert engine.run({keys.IMAGE: image})
