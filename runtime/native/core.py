@@ -82,7 +82,10 @@ def is_available() -> bool:
         load_core()
     except DeepLabEdgeError as error:
         logging.getLogger("deeplab2_edge").warning(
-            "merging in Python, slower with the same result: %s", error
+            "merging in Python, slower with the same result: %s",
+            # Its words alone: a log that keeps the error keeps the frames that were
+            # running, and with them a view of the interpreter's memory.
+            str(error),
         )
         return False
     return True
