@@ -301,6 +301,8 @@ class Server:
 
     async def _send_events(self, connection: Connection) -> None:
         number, is_last = 0, False
+        if self._newest.current() is None:
+            await connection.send(b"data: " + self._status(None) + b"\n\n")
         while not is_last:
             document = None
             try:

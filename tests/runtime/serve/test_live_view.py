@@ -90,8 +90,22 @@ def test_large_pictures_are_made_smaller() -> None:
     assert picture.shape == (15, 100, 3)
 
 
+def test_events_begin_with_what_there_is() -> None:
+    with LiveView(port=0) as live:
+        start = time.monotonic()
+        with _stream(live, "/events") as lines:
+            first = json.loads(next(lines).removeprefix(b"data: "))
+        assert first["state"] == "waiting" and "number" not in first
+        _publish(live, 1)
+        with _stream(live, "/events") as lines:
+            first = json.loads(next(lines).removeprefix(b"data: "))
+        assert first["state"] == "running" and first["number"] == 1
+        assert time.monotonic() - start < 1.5
+
+
 def test_events_follow_the_frames() -> None:
     with LiveView(port=0, max_fps=1000) as live, _stream(live, "/events") as lines:
+        assert b"waiting" in next(lines) and next(lines) == b""
         numbers, persons = [], []
         for number in range(1, 6):
             _publish(live, number)
@@ -441,9 +455,9 @@ def test_many_threads_may_publish_while_clients_come_and_go() -> None:
         with _publishing(live), _publishing(live):
             for _ in range(10):
                 with _stream(live, "/events") as lines:
-                    data = (line for line in lines if line)
-                    events = [json.loads(next(data)[6:]) for _ in range(4)]
-                numbers = [event["number"] for event in events]
+                    events = (json.loads(line[6:]) for line in lines if line)
+                    frames = (event for event in events if "number" in event)
+                    numbers = [next(frames)["number"] for _ in range(4)]
                 assert numbers[0] >= last and numbers == sorted(set(numbers))
                 last = numbers[-1]
         assert live.stats.published >= last >= 30
