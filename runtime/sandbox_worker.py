@@ -27,8 +27,9 @@ from deeplab2_edge.model_file import (
     ModelMetadata,
     is_picture,
 )
-from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.engine import RawEngine, open_engine
 from deeplab2_edge.runtime.engine_report import report_of
+from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.native.build import find_library
 from deeplab2_edge.runtime.runtimes import choose_runtime, import_runtime
 from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed, Document
@@ -94,7 +95,11 @@ def _serve(channel: Channel) -> None:
             for name, part in zip(task["names"], parts, strict=True)
         }
         with _alarm(task["seconds"]), _replying(channel):
-            heads = engine.run_raw(inputs)  # type: ignore[attr-defined]
+            heads = (
+                engine.run_raw(inputs)
+                if isinstance(engine, RawEngine)
+                else {n: RawHead(values) for n, values in engine.run(inputs).items()}
+            )
             values = [np.ascontiguousarray(head.values) for head in heads.values()]
             described = [
                 {

@@ -78,6 +78,20 @@ def test_it_gives_what_the_plain_engine_gives(engine: SandboxEngine) -> None:
         np.testing.assert_array_equal(engine.run(inputs)[name], head.real())
 
 
+def test_files_of_both_formats() -> None:
+    pytest.importorskip("onnxruntime", reason="install deeplab2-edge[onnx]")
+    from tests.runtime.tiny_onnx import build_onnx, onnx_file
+
+    model = onnx_file(build_onnx(integer=True))
+    inputs = {keys.IMAGE: draw_scene()}
+    plain = open_engine(model, num_threads=1)
+    with SandboxEngine(model, num_threads=1) as opened:
+        assert opened.is_integer and opened.metadata == plain.metadata
+        found = opened.run(inputs)
+    for name, values in plain.run(inputs).items():
+        np.testing.assert_array_equal(found[name], values)
+
+
 def test_images_on_their_way_are_written(engine: SandboxEngine) -> None:
     metadata = engine.metadata
     image = np.random.default_rng(1).integers(0, 256, (90, 200, 3), np.uint8)
