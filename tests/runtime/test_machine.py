@@ -1,5 +1,6 @@
 """What is said about the machine is that of this process."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -92,3 +93,11 @@ def test_the_variable_says_it_where_nothing_shows(
 
 def test_the_description_says_whether_it_is_emulated() -> None:
     assert machine.describe_machine()["emulated"] is machine.is_emulated()
+
+
+def test_no_stored_measurement_comes_from_an_emulator() -> None:
+    files = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*.json"))
+    assert files
+    for file in files:
+        described = json.loads(file.read_text("utf-8")).get("machine", {})
+        assert not described.get("emulated"), file
