@@ -46,6 +46,7 @@ from deeplab2_edge.errors import ConversionError
 from deeplab2_edge.model_file import (
     ONNX,
     TFLITE,
+    InputSpec,
     ModelFile,
     ModelMetadata,
 )
@@ -131,7 +132,7 @@ def describe_converted(
     return replace(
         metadata,
         inputs={
-            name: replace(metadata.inputs[name], name=tensor)
+            name: _input_spec(metadata.inputs[name], tensor, converted, name)
             for name, tensor in converted.input_names.items()
         },
         outputs={
@@ -141,6 +142,15 @@ def describe_converted(
         merge=merge,
         quantization=quantization,
     )
+
+
+def _input_spec(
+    spec: InputSpec, tensor: str, converted: ConvertedGraph, name: str
+) -> InputSpec:
+    if name in converted.pixel_ranges:
+        steps = converted.pixel_ranges[name]
+        return replace(spec, name=tensor, dtype="int8", range=steps)
+    return replace(spec, name=tensor)
 
 
 def _search(job: Job, source: Source, quantizable: Quantizable) -> Product:

@@ -11,6 +11,7 @@ import numpy as np
 
 from deeplab2_edge import keys
 from deeplab2_edge.convert.export import ExportedGraph, export_graph
+from deeplab2_edge.convert.finishing import finish
 from deeplab2_edge.convert.modes import (
     AI_EDGE,
     FP16,
@@ -43,7 +44,6 @@ from deeplab2_edge.convert.quantization.mixed import (
     fragile_ops,
     ops_of_layers,
 )
-from deeplab2_edge.convert.quantization.scales import fold_factors
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.errors import ConversionError, DataError, UsageError
 from deeplab2_edge.optional import require
@@ -68,6 +68,8 @@ class ConvertedGraph:
         input_names: Tensor name of each input, by the names in `keys`.
         output_names: Tensor name of each head, by the names in `keys`.
         op_counts: Number of ops by builtin name, most frequent first.
+        pixel_ranges: Of pictures that come as int8 steps, the values of the grey levels
+            0 and 255; other pictures come as uint8 levels.
         float_ops: Of them those that compute in float32, in a file of integers.
         calibration: What set the ranges, where images did.
         quantization: One of `modes.MODE_NAMES`.
@@ -79,6 +81,7 @@ class ConvertedGraph:
     input_names: Mapping[str, str]
     output_names: Mapping[str, str]
     op_counts: Mapping[str, int]
+    pixel_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     float_ops: Mapping[str, int] = field(default_factory=dict)
     calibration: Calibration | None = None
     quantization: str = NONE
@@ -96,7 +99,7 @@ def hard_swish_form(quantization: str) -> str:
 
     int8 HARD_SWISH has no XNNPACK kernel (LiteRT 2.3) and would cut the graph into
     some twenty parts; decomposed it halves the time and keeps the values, and its
-    factor of 1/6 costs nothing, see `scales`. With 16-bit activations the converter
+    factor of 1/6 costs nothing, see `finishing`. With 16-bit activations the converter
     refuses it.
     """
     is_integer = quantization in (INT8, INT8_MIXED, INT16X8)
@@ -148,8 +151,9 @@ def convert_graph(
     """Converts a traced network to TFLite.
 
     Inputs and outputs of the result are those of the runtime: pixels as uint8
-    `[1, H, W, 3]`, normalized inside the graph, other inputs float32, and the raw
-    heads, float32 or, with `int8`, int8.
+    `[1, H, W, 3]`, normalized inside the graph, or int8 steps where the graph is of
+    integers, see `finishing`; other inputs float32, and the raw heads, float32
+    or, with `int8`, int8.
 
     Args:
         exported: Of `export_graph`, for integers where `is_for_integers` says so.
@@ -275,7 +279,6 @@ class Quantizable:
         flat = quantize_ops(
             graph, kept, has_integer_heads=quantization == INT8, quantizer=quantizer
         )
-        flat = fold_factors(flat)
         return _examine(flat, quantization, calibration, quantizer, layers)
 
 
@@ -385,8 +388,7 @@ def convert_with_quantizers(
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.int8
     with quiet_native_notes():
-        flat = fold_factors(_run(converter.convert))
-    return _examine(flat, INT8, calibration, TFLITE)
+        return _examine(_run(converter.convert), INT8, calibration, TFLITE)
 
 
 def _converter(exported: ExportedGraph) -> Any:
@@ -444,15 +446,16 @@ def _place_of(kind: str, exported: ExportedGraph | None) -> str:
 
 
 def _examine(
-    graph: bytes,
+    flat: bytes,
     quantization: str,
     calibration: Calibration | None = None,
     quantizer: str | None = None,
     float_layers: tuple[str, ...] = (),
 ) -> ConvertedGraph:
-    """Reads names and ops back from the flatbuffer and checks what must hold."""
+    """Finishes a flatbuffer, reads names and ops back and checks what must hold."""
     from tensorflow.lite.python import schema_py_generated as schema
 
+    graph, ranges = finish(flat)
     document = schema.Model.GetRootAs(graph, 0)
     network = document.Subgraphs(0)
     signature = document.SignatureDefs(0)
@@ -466,12 +469,13 @@ def _examine(
             [signature.Outputs(i) for i in range(signature.OutputsLength())],
         )
     )
-    for name in PIXEL_INPUTS.intersection(inputs):
+    for name in PIXEL_INPUTS.intersection(inputs).difference(ranges):
         _check_pixels(name, inputs[name], schema.TensorType)
     counts, floats = _count_ops(document, network, schema)
     return ConvertedGraph(
         graph=graph,
         input_names={name: t.Name().decode() for name, t in inputs.items()},
+        pixel_ranges=ranges,
         output_names={name: t.Name().decode() for name, t in outputs.items()},
         op_counts=counts,
         float_ops=floats if calibration is not None else {},

@@ -69,13 +69,6 @@ def merge_in_graph(
         merge=metadata.merge,
         masks=metadata.masks,
     )
-    if file_format == ONNX:
-        graph, op_counts = _append_onnx(converted.graph, tail)
-    else:
-        graph = join_tflite(
-            converted.graph, tail_as_tflite(tail), converted.output_names
-        )
-        op_counts = describe_graph(ModelFile(graph, metadata)).op_counts
     outputs = {
         name: spec for name, spec in metadata.outputs.items() if name not in tail.inputs
     }
@@ -83,15 +76,17 @@ def merge_in_graph(
         name: OutputSpec(name, tuple(int(n) for n in tensor.shape[1:]))
         for name, tensor in tail.function.structured_outputs.items()
     }
-    return (
-        replace(
-            converted,
-            graph=graph,
-            output_names={name: spec.name for name, spec in outputs.items()},
-            op_counts=op_counts,
-        ),
-        replace(metadata, outputs=outputs, merge_place=GRAPH),
-    )
+    metadata = replace(metadata, outputs=outputs, merge_place=GRAPH)
+    if file_format == ONNX:
+        graph, op_counts = _append_onnx(converted.graph, tail)
+    else:
+        graph = join_tflite(
+            converted.graph, tail_as_tflite(tail), converted.output_names
+        )
+        op_counts = describe_graph(ModelFile(graph, metadata)).op_counts
+    names = {name: spec.name for name, spec in outputs.items()}
+    made = replace(converted, graph=graph, output_names=names, op_counts=op_counts)
+    return made, metadata
 
 
 def check_maps(

@@ -16,6 +16,7 @@ are left out, and a quantile over the images, not over pixels, sets each range.
 
 import dataclasses
 import math
+import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -334,6 +335,8 @@ def fit_inputs(
                 f"{name}: {key} is {found}; the network takes "
                 f"{'x'.join(map(str, expected))} (height x width x channels)"
             )
+        if key in PIXEL_INPUTS and tensor["dtype"] == np.int8:
+            value = value.astype(np.int16) - 128  # see `finishing.pixels`
         fitted[key] = value[np.newaxis].astype(tensor["dtype"])
     return fitted
 
@@ -364,10 +367,7 @@ def _exceptions(network: FloatGraph) -> dict[int, tuple[float, float] | None]:
     found: dict[int, tuple[float, float] | None] = {}
     for name, tensor in network.inputs.items():
         if name in PIXEL_INPUTS:
-            found[tensor] = _PIXEL_RANGE
-            for user in network.consumers.get(tensor, ()):
-                if network.ops[user].kind == "CAST":
-                    found[network.ops[user].outputs[0]] = _PIXEL_RANGE
+            found |= _pixel_ranges(network, tensor)
         elif name == keys.PREVIOUS_HEATMAP:
             found[tensor] = _HEATMAP_RANGE
     for name, tensor in network.heads.items():
@@ -377,6 +377,31 @@ def _exceptions(network: FloatGraph) -> dict[int, tuple[float, float] | None]:
             found |= _heatmap_ranges(network, tensor)
     place = {tensor: place for place, tensor in enumerate(network.ranged)}
     return {place[t]: fixed for t, fixed in found.items() if t in place}
+
+
+def _pixel_ranges(
+    network: FloatGraph, tensor: int
+) -> dict[int, tuple[float, float] | None]:
+    """Gives pixels all levels, also after they are normalized."""
+    low, high = _PIXEL_RANGE
+    found: dict[int, tuple[float, float] | None] = {tensor: (low, high)}
+    while len(users := network.consumers.get(tensor, ())) == 1:
+        op = network.ops[users[0]]
+        if op.kind in ("MUL", "ADD"):
+            numbers = [network.number(constant) for constant in op.constants]
+            if (
+                len(op.inputs) != 1
+                or None in numbers
+                or network.has_fused_relu6(users[0])
+            ):
+                break
+            change = operator.mul if op.kind == "MUL" else operator.add
+            low, high = sorted(change(level, numbers[0]) for level in (low, high))
+        elif op.kind != "CAST":
+            break
+        tensor = op.outputs[0]
+        found[tensor] = (low, high)
+    return found
 
 
 def _heatmap_ranges(

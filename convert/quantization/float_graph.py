@@ -69,6 +69,7 @@ class FloatGraph:
 
         self._buffer = bytearray(graph)
         document = schema.Model.GetRootAs(self._buffer, 0)
+        self._document = document
         self._graph = document.Subgraphs(0)
         self._tensors = [
             self._graph.Tensors(i) for i in range(self._graph.TensorsLength())
@@ -132,6 +133,14 @@ class FloatGraph:
         """Returns the number of values in a tensor."""
         shape = self._tensors[tensor].ShapeAsNumpy()
         return int(np.prod(shape)) if self._tensors[tensor].ShapeLength() else 1
+
+    def number(self, tensor: int) -> float | None:
+        """Returns the value of a float32 constant of one value, None of another."""
+        if not self._constant[tensor] or self.size(tensor) != 1:
+            return None
+        buffer = self._document.Buffers(self._tensors[tensor].Buffer())
+        data = bytes(buffer.DataAsNumpy())
+        return float(np.frombuffer(data, np.float32)[0]) if len(data) == 4 else None
 
     def layer_of(self, tensor: int) -> str:
         """Returns the path of the layer a tensor comes from; of a head, its name."""

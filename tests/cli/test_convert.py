@@ -90,7 +90,7 @@ def test_int8_conversion_end_to_end(
     assert PanopticSegmenter(model)(picture(0)).panoptic.shape == (33, 65)
 
     document = json.loads(report.read_text())
-    assert document["op_counts"]["QUANTIZE"] == 1
+    assert "QUANTIZE" not in document["op_counts"]
     assert document["verification"]["heads"]["offset_map"]["snr_db"] > 10
     assert document["metadata"]["graph_sha256"] == metadata.graph_sha256
     assert document["seconds"] > 0

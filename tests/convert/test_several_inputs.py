@@ -78,7 +78,7 @@ def quantizable() -> Quantizable:
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 @pytest.mark.parametrize("mode", [INT8, INT8_MIXED])
-def test_pixels_are_bytes_and_the_rest_is_float(mode: str, quantizer: str) -> None:
+def test_pixels_are_steps_and_the_rest_is_float(mode: str, quantizer: str) -> None:
     if quantizer != "tflite":
         pytest.importorskip("ai_edge_quantizer", reason="install the extra ai-edge")
     converted = quantizable().quantize(mode, quantizer=quantizer)
@@ -86,7 +86,7 @@ def test_pixels_are_bytes_and_the_rest_is_float(mode: str, quantizer: str) -> No
     details = interpreter.get_signature_runner().get_input_details()
     types = {name: np.dtype(d["dtype"]).name for name, d in details.items()}
     assert types == {
-        keys.IMAGE: "uint8",
+        keys.IMAGE: "int8",
         STATE: "float32",
         keys.PREVIOUS_HEATMAP: "float32",
     }

@@ -62,10 +62,12 @@ def converted(quantization: str) -> Converted:
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_input_is_uint8_and_shapes_are_static(quantization: str) -> None:
+def test_pixels_come_as_they_are_and_shapes_are_static(quantization: str) -> None:
     info = describe_graph(converted(quantization).file)
     (pixels,) = info.inputs
-    assert (pixels.dtype, pixels.shape) == ("uint8", (1, *SIZE, 3))
+    has_steps = quantization in ("int8", "int8-mixed")
+    dtype = "int8" if has_steps else "uint8"
+    assert (pixels.dtype, pixels.shape) == (dtype, (1, *SIZE, 3))
     shapes = {tensor.name: tensor.shape for tensor in info.outputs}
     names = converted(quantization).converted.output_names
     assert set(names) == set(HEAD_KEYS)
@@ -106,7 +108,9 @@ def test_integer_files_come_close(quantization: str) -> None:
 
 def test_int8_input_keeps_every_grey_level() -> None:
     (pixels,) = describe_graph(converted("int8").file).inputs
-    assert (pixels.scale, pixels.zero_point) == (1.0, 0)
+    assert pixels.scale == pytest.approx(2 / 255)
+    low, high = converted("int8").converted.pixel_ranges[keys.IMAGE]
+    assert (high - low) / 255 == pytest.approx(pixels.scale)
 
 
 def test_int8_heatmap_is_bounded() -> None:
@@ -194,14 +198,13 @@ def test_real_int8_network_has_the_ops_it_should() -> None:
     counts = _small_network("int8")
     assert counts == {
         "CONV_2D": 67,
-        "MUL": 29,  # as float, 1 for each hard-swish, 1 bound of the heatmap
-        "ADD": 25,  # as float, 1 for each hard-swish
+        "MUL": 28,  # as float but for pixels, 1 for each hard-swish, 1 of the heatmap
+        "ADD": 24,  # as float but for pixels, 1 for each hard-swish
         "DEPTHWISE_CONV_2D": 18,
         "MEAN": 10,
         "LOGISTIC": 9,
         "CONCATENATION": 6,
         "RESIZE_BILINEAR": 6,
-        "QUANTIZE": 1,  # uint8 pixels
     }
 
 

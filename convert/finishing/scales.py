@@ -10,28 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from deeplab2_edge.convert.quantization.edits import kind_of, pack, unpack
+from deeplab2_edge.convert.quantization.edits import kind_of
 
 # Ops whose integers stay as they are if all steps grow by one factor.
 _CARRIERS = frozenset({"MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR"})
 _CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 
-def fold_factors(graph: bytes) -> bytes:
+def fold_factors(model: Any) -> None:
     """Removes products with a constant number that later convolutions can make.
 
     Of `(x * constant) * y`, the first product goes away if all that follows, through
     pools and products, are convolutions of int8; the graph is left as it is elsewhere.
 
     Args:
-        graph: A flatbuffer, quantized.
+        model: An unpacked flatbuffer, changed in place.
     """
-    model = unpack(graph)
     network = _Network(model)
     for op in list(network.ops):
         if network.kind(op) == "MUL":
             network.fold(op)
-    return pack(model)
 
 
 class _Network:
