@@ -249,4 +249,5 @@ def _why_broken(module: str) -> str | None:
 
 
 def _has_numpy_2() -> bool:
-    return int(importlib.metadata.version("numpy").split(".")[0]) >= 2
+    version: str = importlib.import_module("numpy").__version__
+    return int(version.split(".")[0]) >= 2

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,18 @@ def test_tflite_runtime_beside_numpy_2_is_called_broken(
 
     monkeypatch.setattr(doctor.importlib.util, "find_spec", only_tflite_runtime)
     import_module = importlib.import_module
-    monkeypatch.setattr(
-        doctor.importlib,
-        "import_module",
-        lambda name: None if "tflite_runtime" in name else import_module(name),
-    )
+
+    def played(name: str) -> object:
+        if "tflite_runtime" in name:
+            return None
+        numpy = types.SimpleNamespace(__version__="2.4.6")
+        return numpy if name == "numpy" else import_module(name)
+
+    monkeypatch.setattr(doctor.importlib, "import_module", played)
     monkeypatch.setattr(
         doctor.importlib.metadata,
         "version",
-        lambda name: (
-            {"tflite-runtime": "2.14.0", "numpy": "2.4.6"}.get(name) or version(name)
-        ),
+        lambda name: "2.14.0" if name == "tflite-runtime" else version(name),
     )
     assert main(["doctor"]) == 1
     assert "does not work with NumPy 2, run: pip install 'numpy<2'" in (
