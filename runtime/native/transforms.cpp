@@ -12,6 +12,12 @@
 
 #include "axis.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
 namespace {
 
 using dle::Axis;
@@ -27,9 +33,22 @@ typedef int32_t Ints __attribute__((vector_size(16)));
 typedef float Floats __attribute__((vector_size(16)));
 
 inline Floats LoadPixel(const uint8_t* pixel) {
+#if defined(__SSE2__)  // what compilers make of the plain form is twice as slow
+  int32_t bytes;
+  std::memcpy(&bytes, pixel, sizeof(bytes));
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero);
+  return _mm_cvtepi32_ps(_mm_unpacklo_epi16(words, zero));
+#elif defined(__ARM_NEON)
+  uint32_t bytes;
+  std::memcpy(&bytes, pixel, sizeof(bytes));
+  const uint16x8_t words = vmovl_u8(vcreate_u8(bytes));
+  return (Floats)vcvtq_f32_u32(vmovl_u16(vget_low_u16(words)));
+#else
   Bytes bytes;
   std::memcpy(&bytes, pixel, sizeof(bytes));
   return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
+#endif
 }
 
 template <typename Value>
