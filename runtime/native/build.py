@@ -3,9 +3,7 @@
 import hashlib
 import os
 import platform
-import shutil
 import stat
-import subprocess
 import sysconfig
 import tempfile
 from importlib.resources import files
@@ -13,68 +11,29 @@ from pathlib import Path
 
 from deeplab2_edge.errors import MissingExtraError, OutputError, UsageError
 from deeplab2_edge.files import atomic_write
+from deeplab2_edge.runtime.native.compiler import (
+    FLAGS,
+    HEADERS,
+    LIBRARY_NAME,
+    SOURCES,
+    CompilerError,
+    compile_library,
+    find_compiler,
+)
 
 # Path of a library built elsewhere, for machines without a compiler.
 LIBRARY_VARIABLE = "DEEPLAB2_EDGE_NATIVE"
-COMPILER_VARIABLE = "CXX"
-
-_SOURCES = (
-    "centers.cpp",
-    "core.cpp",
-    "drawing.cpp",
-    "frame.cpp",
-    "grouping.cpp",
-    "instances.cpp",
-    "labels.cpp",
-    "masks.cpp",
-    "merging.cpp",
-    "pool.cpp",
-    "tflite_delegate.cpp",
-    "transforms.cpp",
-    "two_frames.cpp",
-)
-_HEADERS = (
-    "axis.h",
-    "centers.h",
-    "classes.h",
-    "deeplab2_edge.h",
-    "drawing.h",
-    "floats4.h",
-    "frame.h",
-    "grouping.h",
-    "instances.h",
-    "labels.h",
-    "lanes.h",
-    "masks.h",
-    "merging.h",
-    "parallel.h",
-    "pool.h",
-    "tflite_abi.h",
-    "transforms.h",
-    "two_frames.h",
-)
-_COMPILERS = ("g++", "clang++", "c++")
-# Products and sums are not contracted: the bits would be others than NumPy's.
-_FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-pthread",
-    "-shared",
-    "-fvisibility=hidden",
-    "-ffp-contract=off",
-)
-_SECONDS = 300
 
 
-def find_library(*, build: bool = True) -> Path:
+def find_library(*, build: bool = True, packaged: bool = True) -> Path:
     """Gives the path of the native library of this machine.
 
     That is, in this order: the one that the environment variable DEEPLAB2_EDGE_NATIVE
-    names, one that was built before, one that is built now.
+    names, the one within the package, one that was built before, one that is built now.
 
     Args:
         build: Whether to build it if it is missing.
+        packaged: Whether to take the one within the package.
 
     Raises:
         MissingExtraError: If there is none and no compiler; the message says what to
@@ -87,6 +46,9 @@ def find_library(*, build: bool = True) -> Path:
         if not Path(given).is_file():
             raise UsageError(f"{LIBRARY_VARIABLE} is {given!r}; no such file")
         return Path(given)
+    within = packaged_library()
+    if packaged and within.is_file():
+        return within
     library = _cache_folder() / _library_name()
     if not _is_ours(library):
         if not build:
@@ -96,6 +58,11 @@ def find_library(*, build: bool = True) -> Path:
             )
         build_native(library)
     return library
+
+
+def packaged_library() -> Path:
+    """Says where a wheel that was built for one kind of machine has the library."""
+    return Path(__file__).with_name(LIBRARY_NAME)
 
 
 def build_native(output: str | os.PathLike[str]) -> Path:
@@ -108,7 +75,13 @@ def build_native(output: str | os.PathLike[str]) -> Path:
         MissingExtraError: If there is no C++ compiler.
         OutputError: If it fails; the message holds the compiler's first error.
     """
-    compiler = _find_compiler()
+    compiler = find_compiler()
+    if compiler is None:
+        raise MissingExtraError(
+            "no C++ compiler (g++ or clang++) for the native library; install one "
+            f"(Debian, Raspberry Pi: apt install g++), or set {LIBRARY_VARIABLE} to a "
+            "library built elsewhere"
+        )
     target = Path(output)
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,33 +90,13 @@ def build_native(output: str | os.PathLike[str]) -> Path:
             f"{target.parent}: cannot be made ({error.strerror})"
         ) from error
     with tempfile.TemporaryDirectory() as folder, atomic_write(target) as temporary:
-        for name in (*_SOURCES, *_HEADERS):
+        for name in (*SOURCES, *HEADERS):
             (Path(folder) / name).write_text(_source(name), encoding="utf-8")
-        command = [compiler, *_FLAGS, *_SOURCES, "-o", str(temporary.absolute())]
         try:
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise OutputError(f"{compiler}: cannot compile ({error})") from error
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line]
-            reason = (lines or done.stderr.splitlines() or ["no message"])[0]
-            raise OutputError(f"{compiler}: the native library fails: {reason[:300]}")
+            compile_library(compiler, Path(folder), temporary)
+        except CompilerError as error:
+            raise OutputError(str(error)) from error
     return target
-
-
-def _find_compiler() -> str:
-    asked = os.environ.get(COMPILER_VARIABLE, "").split()
-    for name in (*asked[:1], *_COMPILERS):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise MissingExtraError(
-        "no C++ compiler (g++ or clang++) for the native library; install one (Debian, "
-        f"Raspberry Pi: apt install g++), or set {LIBRARY_VARIABLE} to a library built "
-        "elsewhere"
-    )
 
 
 def _source(name: str) -> str:
@@ -152,8 +105,8 @@ def _source(name: str) -> str:
 
 def _library_name() -> str:
     """Names the library by all that decides what is in it."""
-    digest = hashlib.sha256("\n".join(_FLAGS).encode())
-    for name in (*_SOURCES, *_HEADERS):
+    digest = hashlib.sha256("\n".join(FLAGS).encode())
+    for name in (*SOURCES, *HEADERS):
         digest.update(_source(name).encode())
     suffix = sysconfig.get_config_var("SHLIB_SUFFIX") or ".so"
     return f"deeplab2_edge-{platform.machine()}-{digest.hexdigest()[:16]}{suffix}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import MergeSettings
-from deeplab2_edge.runtime.native.build import find_library
+from deeplab2_edge.runtime.native.build import find_library, packaged_library
 
 _ABI_VERSION = 3
 _TYPES: Mapping[str, int] = {"float32": 0, "int8": 1, "uint8": 2, "int16": 3}
@@ -67,6 +67,20 @@ def load_core(library: Path | None = None) -> ctypes.CDLL:
     """
     path = library or find_library()
     try:
+        core = _open(path)
+    except UsageError:
+        # A wheel of a newer system: here it may still be built.
+        if library is not None or path != packaged_library():
+            raise
+        core = _open(find_library(packaged=False))
+    core.dle_create.restype = ctypes.c_void_p
+    core.dle_destroy.argtypes = (ctypes.c_void_p,)
+    core.dle_destroy.restype = None
+    return core
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
         core = ctypes.CDLL(str(path))
         version = core.dle_abi_version()
     except (OSError, AttributeError) as error:
@@ -75,9 +89,6 @@ def load_core(library: Path | None = None) -> ctypes.CDLL:
         raise UsageError(
             f"{path}: of version {version}, expected {_ABI_VERSION}; build it again"
         )
-    core.dle_create.restype = ctypes.c_void_p
-    core.dle_destroy.argtypes = (ctypes.c_void_p,)
-    core.dle_destroy.restype = None
     return core
 
 

@@ -1,7 +1,12 @@
 """The native core: the bits of the NumPy reference, built where it runs."""
 
 import dataclasses
+import functools
+import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from deeplab2_edge import panoptic
 from deeplab2_edge.errors import MissingExtraError, OutputError, UsageError
 from deeplab2_edge.panoptic import MergeSettings
 from deeplab2_edge.runtime import native
-from deeplab2_edge.runtime.native import build
+from deeplab2_edge.runtime.native import build, compiler, library
 
 MERGE = MergeSettings((2, 4), 100, 9, nms_kernel=5, stuff_area_limit=20)
 
@@ -163,13 +168,38 @@ def test_a_library_is_built_once_and_only_ours_is_used(
     assert len(built) == 2
 
 
+def test_the_library_of_the_package_comes_before_one_that_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(build.LIBRARY_VARIABLE, raising=False)
+    within = tmp_path / compiler.LIBRARY_NAME
+    within.write_bytes(b"library")
+    monkeypatch.setattr(build, "packaged_library", lambda: within)
+    assert native.find_library() == within
+    assert native.find_library(packaged=False) != within
+
+
+def test_a_library_of_the_package_that_does_not_load_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = native.find_library()
+    monkeypatch.delenv(build.LIBRARY_VARIABLE, raising=False)
+    broken = tmp_path / compiler.LIBRARY_NAME
+    broken.write_bytes(b"of another machine")
+    for module in (build, library):
+        monkeypatch.setattr(module, "packaged_library", lambda: broken)
+    native.load_core.cache_clear()
+    assert native.load_core()._name == str(built)
+    native.load_core.cache_clear()
+
+
 def test_a_missing_compiler_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(build.LIBRARY_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(build.COMPILER_VARIABLE, raising=False)
+    monkeypatch.delenv(compiler.COMPILER_VARIABLE, raising=False)
     with pytest.raises(MissingExtraError, match=r"apt install g\+\+"):
         native.find_library()
     monkeypatch.setenv(build.LIBRARY_VARIABLE, str(tmp_path / "none.so"))
@@ -180,10 +210,40 @@ def test_a_missing_compiler_is_named(
 def test_a_compiler_that_fails_is_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = tmp_path / "c++"
-    compiler.write_text("#!/bin/sh\necho 'a.cpp:1: error: no space left' >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv(build.COMPILER_VARIABLE, str(compiler))
+    program = tmp_path / "c++"
+    program.write_text("#!/bin/sh\necho 'a.cpp:1: error: no space left' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(compiler.COMPILER_VARIABLE, str(program))
     with pytest.raises(OutputError, match="no space left"):
         build.build_native(tmp_path / "made" / "core.so")
     assert not list((tmp_path / "made").iterdir())
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_a_wheel_carries_the_library_where_a_compiler_was(
+    tmp_path: Path, has_compiler: bool
+) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "site", "*.egg-info")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=ignored)
+    variables = {**os.environ, **({} if has_compiler else {"PATH": str(tmp_path)})}
+    run = functools.partial(subprocess.run, check=True, cwd=tmp_path, env=variables)
+    pip = sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"
+    run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)])
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl") != has_compiler
+    run([*pip, "install", "--no-deps", "--target", str(tmp_path / "own"), str(wheel)])
+    code = (
+        "from deeplab2_edge.runtime import native; "
+        "print(native.find_library()); assert native.is_available()"
+    )
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path / "own")}
+    done = run(
+        [sys.executable, "-c", code], env=variables, stdout=subprocess.PIPE, text=True
+    )
+    is_within = done.stdout.strip().startswith(str(tmp_path / "own"))
+    assert is_within == has_compiler
