@@ -1,8 +1,7 @@
 """Runs a model file that nobody vouches for in a process of its own.
 
 Whatever a runtime does with such a file, crash, hang or take all memory, it does it
-there, and here one error says so. The process is no jail: code that takes it over can
-read what its user can read.
+there, and here one error says so.
 """
 
 import dataclasses
@@ -62,6 +61,8 @@ _VARIABLES = (
     *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"),
     *("CC", "CXX"),
 )
+# Threads that libraries start on import would not be confined.
+_SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _OUR_VARIABLES = "DEEPLAB2_EDGE_"
 # Isolated: neither the working directory nor the environment says where modules are.
 _CODE = (
@@ -112,6 +113,13 @@ class SandboxEngine:
         runtime: See `engine.open_engine`.
         limits: Of memory and time.
 
+    Attributes:
+        report: What computes, see `engine_report.EngineReport`.
+        is_confined: Whether the worker can neither read files that are not part of the
+            system or of Python, nor change any, nor connect to anything. Kernels of
+            Linux since 5.13 can do that, see `landlock`; with a delegate that opens a
+            device it is not done.
+
     Raises:
         ModelFileError: If the file is not ours, damaged, refused by the runtime, fails
             its self test, or the worker crashed or went beyond its limits.
@@ -153,6 +161,7 @@ class SandboxEngine:
         try:
             loaded = self._load(model, delegate, delegate_options, runtime)
             self.is_integer = bool(loaded["is_integer"])
+            self.is_confined = bool(loaded["is_confined"])
             self.report = _report(loaded["report"], self._label)
             self.metadata = with_plateaus(self.metadata, is_integer=self.is_integer)
             self._check_self_test(model)
@@ -341,7 +350,7 @@ def _start() -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=environment | _SETTINGS,
         start_new_session=True,  # Ctrl-C is for this process, which ends the other
     )
 

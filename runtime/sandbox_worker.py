@@ -30,13 +30,16 @@ from deeplab2_edge.model_file import (
 from deeplab2_edge.runtime.engine import RawEngine, open_engine
 from deeplab2_edge.runtime.engine_report import report_of
 from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.landlock import confine, folders_of_modules
 from deeplab2_edge.runtime.native.build import find_library
 from deeplab2_edge.runtime.runtimes import choose_runtime, import_runtime
 from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed, Document
+from deeplab2_edge.tflite_file.rules import EDGE_TPU_OP
 
 _MAX_OPEN_FILES = 64
 _THREAD_BYTES = 144 << 20  # a stack, and the range that malloc reserves for a thread
 _NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4  # of prctl
+_WITHOUT_DEVICE = (None, "none", "cpu", "xnnpack")  # delegates
 
 
 def main() -> None:
@@ -65,7 +68,10 @@ def _serve(channel: Channel) -> None:
     engine = None
     with _alarm(task["seconds"]), _replying(channel):
         metadata = ModelMetadata.from_json(text)
-        _prepare(task, metadata)
+        has_device = (
+            task["delegate"] not in _WITHOUT_DEVICE or EDGE_TPU_OP.encode() in graph
+        )
+        is_confined = _prepare(task, metadata, has_device=has_device)
         engine = open_engine(
             ModelFile(
                 graph,
@@ -81,7 +87,13 @@ def _serve(channel: Channel) -> None:
         )
         report = report_of(engine)
         assert report is not None  # engines of files have one
-        channel.send({"is_integer": engine.is_integer, "report": report.to_dict()})
+        channel.send(
+            {
+                "is_integer": engine.is_integer,
+                "is_confined": is_confined,
+                "report": report.to_dict(),
+            }
+        )
     if engine is None:
         return
     del graph
@@ -114,8 +126,14 @@ def _serve(channel: Channel) -> None:
             channel.send({"heads": described}, values)
 
 
-def _prepare(task: Document, metadata: ModelMetadata) -> None:
-    """Loads what is needed of this machine, then shuts the door."""
+def _prepare(task: Document, metadata: ModelMetadata, *, has_device: bool) -> bool:
+    """Loads what is needed of this machine, then shuts the door.
+
+    Returns:
+        Whether files and connections are out of reach. They are not where a device
+        must be opened.
+    """
+    folders = []
     is_onnx = task["format"] == ONNX
     if is_onnx:
         import onnxruntime  # noqa: F401
@@ -123,7 +141,8 @@ def _prepare(task: Document, metadata: ModelMetadata) -> None:
         import_runtime(choose_runtime(task["format"], task["runtime"]))
     if metadata.merge_place == CUSTOM_OP:
         with contextlib.suppress(DeepLabEdgeError):
-            find_library()  # may have to build it
+            folders.append(str(find_library()))  # may have to build it
+    folders += folders_of_modules()
     _limit_memory(task["memory"], task["threads"])
     for kind, limit in (
         (resource.RLIMIT_CORE, 0),
@@ -135,6 +154,7 @@ def _prepare(task: Document, metadata: ModelMetadata) -> None:
         library = ctypes.CDLL(None)
         library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         library.prctl(_DUMPABLE, 0, 0, 0, 0)
+    return not has_device and confine(folders)
 
 
 def _limit_memory(num_bytes: int, num_threads: int) -> None:

@@ -1,5 +1,6 @@
 """A worker that crashes, hangs or takes all memory is one error here."""
 
+import ctypes
 import dataclasses
 import gc
 import hashlib
@@ -278,6 +279,8 @@ def test_the_worker_has_few_rights(engine: SandboxEngine) -> None:
     pid = engine._process.pid
     status = Path(f"/proc/{pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
+    version = ctypes.CDLL(None).syscall(444, None, 0, 1)  # of Landlock
+    assert engine.is_confined == (version >= 1)
     limits = Path(f"/proc/{pid}/limits").read_text()
     for line in limits.splitlines():
         if line.startswith("Max file size"):
