@@ -22,6 +22,7 @@ class VideoWriter:
         self._fps = fps
         self._writer: Any = None
         self._size = (0, 0)
+        self._count = 0
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Appends a frame, uint8 `[H, W, 3]`; all have the size of the first.
@@ -42,11 +43,27 @@ class VideoWriter:
                 cv2.COLOR_RGB2BGR,
             )
         )
+        self._count += 1
 
     def close(self) -> None:
-        """Finishes the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Finishes the file.
+
+        Raises:
+            OutputError: If it does not hold what was written: OpenCV does not tell of
+                a full disk.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        capture = cv2.VideoCapture(str(self._path))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self._count - 1)
+        has_last, _ = capture.read()
+        capture.release()
+        if not has_last:
+            raise OutputError(
+                f"{self._path.parent}: the {self._path.suffix} video was not written "
+                "to its end; is the disk full?"
+            )
 
     def _open(self, height: int, width: int) -> Any:
         codec = "mp4v" if self._path.suffix == ".mp4" else "MJPG"

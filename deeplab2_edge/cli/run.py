@@ -17,9 +17,11 @@ from deeplab2_edge.wording import counted
 
 _EPILOG = """\
 Writes for each image NAME_overlay.png, NAME_panoptic.png (COCO panoptic format) and
-NAME.json; for each video or camera NAME_overlay.mp4 and NAME.jsonl with one line per
-frame; with --save also other pictures, depth and point clouds (PLY). A camera runs
-until Ctrl-C or --limit.
+NAME.json; for each video, camera or stream NAME_overlay.mp4 and NAME.jsonl with one
+line per frame; with --save also other pictures, depth and point clouds (PLY), and with
+coco one data set of all: panoptic/ and panoptic.json. What a run has done is kept,
+whatever ends it. Exit code: 0, 2 if an input could not be read, 130 after Ctrl-C, 143
+after SIGTERM.
 
 Motion-DeepLab and ViP-DeepLab follow instances from frame to frame: through a video,
 or through the images of a folder, which are taken as its frames in the order of their
@@ -32,9 +34,11 @@ examples:
   deeplab2-edge run model.tflite photo.jpg
   deeplab2-edge run model.tflite photos/ more.png --output results/
   deeplab2-edge run model.tflite drive.mp4 --limit 300 --track --save instances
-  deeplab2-edge run model.tflite 0 --limit 100
+  deeplab2-edge run model.tflite 0 --camera-size 480x640 --serve 8765
+  deeplab2-edge run model.tflite rtsp://10.0.0.7/live --show
+  ffmpeg -i x.mp4 -f image2pipe -c:v mjpeg - | deeplab2-edge run model.tflite -
   deeplab2-edge run model.tflite photo.jpg --json | jq '.results[0].segments'
-  deeplab2-edge run runs/max photos/ --save panel
+  deeplab2-edge run model.tflite photos/ --save coco
   deeplab2-edge run runs/vip frames/ --save overlay,depth,point-cloud --fov 70
 """
 

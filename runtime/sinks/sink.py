@@ -29,10 +29,9 @@ class Done:
 
     @property
     def picture(self) -> NDArray[np.uint8]:
-        """The one to look at, uint8 `[H, W, 3]` RGB: the last that was drawn."""
+        """The one to look at, uint8 `[H, W, 3]` RGB: the first that was drawn."""
         pictures = self.drawn.pictures if self.drawn is not None else {}
-        # A panel, which shows all others, is the last.
-        return list(pictures.values())[-1] if pictures else self.result.overlay()
+        return next(iter(pictures.values())) if pictures else self.result.overlay()
 
 
 class Sink(Protocol):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -176,7 +177,6 @@ def test_a_full_disk_keeps_whole_lines(
     from deeplab2_edge.runtime.sources import Frame
 
     resource = pytest.importorskip("resource", reason="limits of files need Unix")
-    signal = pytest.importorskip("signal")
     result = PanopticSegmenter(INT8_MODEL)(draw_scene())
     done = Done(Frame(result.image, 0, 0.0, "x", "x"), result)
     sink = JsonLines(tmp_path / "x.jsonl")

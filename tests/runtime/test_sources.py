@@ -1,5 +1,6 @@
 """Images, folders and videos as sources; videos written whole or not at all."""
 
+import signal
 from pathlib import Path
 
 import cv2
@@ -79,6 +80,27 @@ def test_video_into_a_missing_folder_is_refused(tmp_path: Path) -> None:
         open_video(tmp_path / "no/out.avi", 25.0) as writer,
     ):
         writer.write(np.zeros((64, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_on_a_full_disk_is_refused(suffix: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of files need Unix")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3), np.uint8)
+    try:
+        # No file may grow beyond 20 kB: the disk is full after some frames.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, former[1]))
+        with (
+            pytest.raises(OutputError, match="is the disk full"),
+            open_video(tmp_path / f"out{suffix}", 10.0) as writer,
+        ):
+            for frame in noise:
+                writer.write(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_inputs_are_named(tmp_path: Path) -> None:
