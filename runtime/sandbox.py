@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import weakref
@@ -47,28 +46,19 @@ from deeplab2_edge.runtime.sandbox_channel import (
     ChannelLate,
     Document,
 )
+from deeplab2_edge.runtime.sandbox_process import (
+    GRACE_SECONDS,
+    end_worker,
+    start_worker,
+)
 
 _MOST_MEMORY = 4 << 30  # by default; the largest published network takes 1.5 GiB
-_GRACE_SECONDS = 1.0  # the worker ends itself first, and then says by which signal
 _MAX_MESSAGE = 600
 _ERRORS = {
     error.__name__: error
     for error in (DataError, MissingExtraError, ModelFileError, UsageError)
 }
 _DTYPES = frozenset({"float32", "int8", "uint8", "int16", "int32"})
-# What a process needs to find its libraries and caches; no tokens, no passwords.
-_VARIABLES = (
-    *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"),
-    *("CC", "CXX"),
-)
-# Threads that libraries start on import would not be confined.
-_SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_OUR_VARIABLES = "DEEPLAB2_EDGE_"
-# Isolated: neither the working directory nor the environment says where modules are.
-_CODE = (
-    "import sys; sys.path[:] = {paths!r}; "
-    "from deeplab2_edge.runtime.sandbox_worker import main; main()"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +142,8 @@ class SandboxEngine:
         self._label = model.label
         self._lock = threading.Lock()
         self._ended: ModelFileError | None = None
-        self._process = _start()
-        self._stop = weakref.finalize(self, _end, self._process)
+        self._process = start_worker()
+        self._stop = weakref.finalize(self, end_worker, self._process)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._channel = Channel(
             self._process.stdout.fileno(), self._process.stdin.fileno()
@@ -253,7 +243,7 @@ class SandboxEngine:
             if self._ended is not None:
                 raise self._ended
             try:
-                patience = seconds + _GRACE_SECONDS
+                patience = seconds + GRACE_SECONDS
                 self._channel.send({**task, "seconds": seconds}, parts, patience)
                 reply = self._channel.receive(place, patience)
             except (ChannelClosed, ChannelLate) as error:
@@ -267,7 +257,7 @@ class SandboxEngine:
         return reply
 
     def _lost(self, doing: str, seconds: float, *, is_late: bool) -> ModelFileError:
-        code = _end(self._process)
+        code = end_worker(self._process)
         memory = f"{(self.limits.memory_bytes or 0) / (1 << 20):.0f} MiB"
         if is_late or code == -signal.SIGALRM:
             what = f"took longer than {seconds:g} s"
@@ -337,35 +327,6 @@ class SandboxEngine:
                 f"{self._label}: fails its self test ({wrong[0]}); it was changed or "
                 "this machine computes something else; convert it again"
             )
-
-
-def _start() -> "subprocess.Popen[bytes]":
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _VARIABLES or name.startswith(_OUR_VARIABLES)
-    }
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment | _SETTINGS,
-        start_new_session=True,  # Ctrl-C is for this process, which ends the other
-    )
-
-
-def _end(process: "subprocess.Popen[bytes]") -> int:
-    """Ends a worker, if it has not, and returns how it ended."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
-    try:  # its own end says more than ours
-        code = process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        code = process.wait()
-    process.stdout.close()
-    return code
 
 
 def _filled(limits: SandboxLimits) -> SandboxLimits:

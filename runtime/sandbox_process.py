@@ -1,0 +1,51 @@
+"""Starts and ends the process of a sandbox."""
+
+import os
+import subprocess
+import sys
+
+GRACE_SECONDS = 1.0  # the worker ends itself first, and then says by which signal
+
+# What a process needs to find its libraries and caches; no tokens, no passwords.
+_VARIABLES = (
+    *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"),
+    *("CC", "CXX"),
+)
+# Threads that libraries start on import would not be confined.
+_SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_OUR_VARIABLES = "DEEPLAB2_EDGE_"
+# Isolated: neither the working directory nor the environment says where modules are.
+_CODE = (
+    "import sys; sys.path[:] = {paths!r}; "
+    "from deeplab2_edge.runtime.sandbox_worker import main; main()"
+)
+
+
+def start_worker() -> "subprocess.Popen[bytes]":
+    """Starts a process that serves `sandbox_worker` over its standard input."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith(_OUR_VARIABLES)
+    }
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment | _SETTINGS,
+        start_new_session=True,  # Ctrl-C is for this process, which ends the other
+    )
+
+
+def end_worker(process: "subprocess.Popen[bytes]") -> int:
+    """Ends a worker, if it has not, and returns how it ended."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.close()
+    try:  # its own end says more than ours
+        code = process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    process.stdout.close()
+    return code
