@@ -10,10 +10,10 @@ GRACE_SECONDS = 1.0  # the worker ends itself first, and then says by which sign
 _VARIABLES = (
     *("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "XDG_CACHE_HOME"),
     *("CC", "CXX"),
+    *("DEEPLAB2_EDGE_EMULATED", "DEEPLAB2_EDGE_NATIVE", "DEEPLAB2_EDGE_RUNTIME"),
 )
 # Threads that libraries start on import would not be confined.
 _SETTINGS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_OUR_VARIABLES = "DEEPLAB2_EDGE_"
 # Isolated: neither the working directory nor the environment says where modules are.
 _CODE = (
     "import sys; sys.path[:] = {paths!r}; "
@@ -23,11 +23,7 @@ _CODE = (
 
 def start_worker() -> "subprocess.Popen[bytes]":
     """Starts a process that serves `sandbox_worker` over its standard input."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _VARIABLES or name.startswith(_OUR_VARIABLES)
-    }
+    environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
         stdin=subprocess.PIPE,
