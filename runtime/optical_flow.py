@@ -1,5 +1,7 @@
 """Dense optical flow between the frames of a video, cheap enough for small machines."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,22 @@ FLOW_SIDE = 256
 # crashes, since the coarsest level is chosen by the width alone; so it did with any of
 # up to 90 pixels before OpenCV 4.1.1 (opencv issue 14554).
 _MIN_SIDE = 96
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrameMotion:
+    """Holds what is known of two frames that follow each other, in small.
+
+    Attributes:
+        flow: `[h, w, 2]` float32, (x, y) in its own pixels, from each place of the
+            frame to where that was in the one before.
+        grey: `[h, w]` uint8, the frame.
+        last_grey: `[h, w]` uint8, the one before.
+    """
+
+    flow: NDArray[np.float32]
+    grey: NDArray[np.uint8]
+    last_grey: NDArray[np.uint8]
 
 
 class FlowEstimator:
@@ -31,47 +49,32 @@ class FlowEstimator:
         self._last: NDArray[np.uint8] | None = None
         self._size: tuple[int, ...] | None = None
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def __call__(self, image: NDArray[np.uint8]) -> FrameMotion | None:
         """Takes the next frame.
 
         Args:
             image: `[H, W, 3]` RGB.
 
         Returns:
-            `[h, w, 2]` float32, (x, y) in its own pixels, sides at most `FLOW_SIDE`;
-            None for the first frame and after one of another size. Its shape is about
-            that of the picture; what is very narrow is stretched.
+            The motion, by pictures of at most `FLOW_SIDE` pixels along each side, in
+            about the shape of the frame (what is very narrow is stretched); None for
+            the first frame and after one of another size.
         """
-        grey = cv2.cvtColor(shrink(image, FLOW_SIDE), cv2.COLOR_RGB2GRAY)
-        height, width = grey.shape
-        if min(height, width) < _MIN_SIDE:
-            size = max(width, _MIN_SIDE), max(height, _MIN_SIDE)
-            grey = cv2.resize(grey, size)
+        grey = _small_grey(image)
         last, self._last = self._last, grey
         last_size, self._size = self._size, image.shape
         if last is None or last_size != image.shape:
             return None
-        return np.asarray(self._search.calc(grey, last, None))
+        return FrameMotion(self._search.calc(grey, last, None), grey, last)
 
 
-def shrink(image: NDArray[np.uint8], longest_side: int) -> NDArray[np.uint8]:
-    """Shrinks a picture to have at most this many pixels along its longer side.
-
-    Of a much larger one only every n-th pixel is looked at: reading all would cost
-    more than what a small picture is wanted for.
-
-    Args:
-        image: `[H, W, 3]` RGB.
-        longest_side: At least 1.
-
-    Returns:
-        uint8 `[h, w, 3]`; the image itself if it is small.
-    """
+def _small_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    scale = longest_side / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    step = max(int(0.5 / scale), 1)
-    coarse = np.ascontiguousarray(image[::step, ::step])
-    return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_AREA))
+    scale = min(FLOW_SIDE / max(height, width), 1.0)
+    if scale < 1:
+        # Reading every pixel of a large picture would cost more than the flow.
+        step = max(int(0.5 / scale), 1)
+        image = np.ascontiguousarray(image[::step, ::step])
+    size = max(round(width * scale), _MIN_SIDE), max(round(height * scale), _MIN_SIDE)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))

@@ -13,9 +13,9 @@ from deeplab2_edge.panoptic import (
     relabel,
 )
 from deeplab2_edge.runtime.classes import Classes, ClassTable
-from deeplab2_edge.runtime.optical_flow import FLOW_SIDE, FlowEstimator, shrink
+from deeplab2_edge.runtime.optical_flow import FLOW_SIDE, FlowEstimator
 from deeplab2_edge.runtime.results import PanopticResult
-from deeplab2_edge.runtime.scene_cuts import SceneCutDetector
+from deeplab2_edge.runtime.scene_cuts import is_cut
 from deeplab2_edge.runtime.segments import MAX_TABLE_ID, Segment
 from deeplab2_edge.runtime.timing import StageTimer
 
@@ -55,18 +55,14 @@ class ResultTracker:
         self._classes = ClassTable.of(classes, label_divisor=self._divisor)
         self._old_divisor = classes.label_divisor
         self._tracker = MaskTracker(options.settings)
-        self._flow = FlowEstimator() if options.uses_flow else None
-        self._is_cut = SceneCutDetector() if options.finds_cuts else None
+        self._estimate = FlowEstimator()
         # What becomes of an id that is no instance.
         self._table = np.zeros(0, np.int32)
 
     def begin_video(self) -> None:
         """Forgets all instances; ids start again."""
         self._tracker.reset()
-        if self._flow is not None:
-            self._flow.reset()
-        if self._is_cut is not None:
-            self._is_cut.reset()
+        self._estimate.reset()
 
     def __call__(self, result: PanopticResult) -> PanopticResult:
         """Takes the next frame of the video.
@@ -83,10 +79,13 @@ class ResultTracker:
 
     def _follow(self, result: PanopticResult) -> dict[int, int]:
         """Gives the new id of each instance."""
-        small = shrink(result.image, FLOW_SIDE)
-        if self._is_cut is not None and self._is_cut(small):
-            self._tracker.forget()
-        flow = None if self._flow is None else self._flow(small)
+        motion = flow = None
+        if self._options.uses_flow or self._options.finds_cuts:
+            motion = self._estimate(result.image)
+        if motion is not None:
+            if self._options.finds_cuts and is_cut(motion):
+                self._tracker.forget()
+            flow = motion.flow if self._options.uses_flow else None
         things = [s for s in result.segments if s.is_thing and s.id % self._old_divisor]
         numbers = self._tracker.update(_instances(result.panoptic, things), flow)
         return {
