@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, NoReturn
+import threading
+from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.cli.drawing import add_drawing_options
@@ -145,15 +146,18 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--limit is {args.limit}; it must be at least 1")
     with StopSignals() as signals:
         try:
-            return _run(args, signals)
+            code = _run(args, signals)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
-            return signals.exit_code
+            code = signals.exit_code
         except MemoryError:
             raise DataError(
                 "the memory is full: give smaller images, a model with a smaller "
                 "canvas, or fewer programs beside this one"
             ) from None
+        if signals.is_received:
+            _leave_threads(code)
+        return code
 
 
 def _run(args: argparse.Namespace, signals: StopSignals) -> int:
@@ -199,19 +203,18 @@ def _run(args: argparse.Namespace, signals: StopSignals) -> int:
         print(json.dumps(job.document(), indent=1))
     else:
         job.print_summary()
-    if job.is_stuck:
-        _leave(signals.exit_code)
     if signals.is_received:
         return signals.exit_code
     return 2 if job.failures else 0
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends the process while a thread is still within a read or a network.
+def _leave_threads(code: int) -> None:
+    """Ends the process if a thread is still within a read or a network.
 
-    The interpreter's own end would take the thread down in the middle of C++ code,
-    which may answer with an abort.
+    The interpreter's own end would take it down in the middle of C++ code, which may
+    answer with an abort.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    if any(t.name.startswith("deeplab2-edge") for t in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -41,7 +41,6 @@ class Job:
     Attributes:
         failures: Sources that could not be read, or not to their end.
         count: Images and frames that are done.
-        is_stuck: Whether something is left behind that never ended.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Job:
     ) -> None:
         self.failures: list[dict[str, str]] = []
         self.count = 0
-        self.is_stuck = False
         self._segmenter = segmenter
         self._artist = artist
         self._outputs = outputs
@@ -168,7 +166,6 @@ class Job:
         except Quit:
             self._has_quit = True
         self._num_skipped += pipeline.num_skipped
-        self.is_stuck |= pipeline.is_stuck
 
     def _read(self, clip: "list[Source]") -> "Iterator[Frame]":
         """Yields the frames of a clip; runs in a thread of the pipeline."""

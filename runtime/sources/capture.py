@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,10 @@ _QUIET_OPENCV = 0
 _STREAM_TIMEOUT_MS = 10_000
 # Some containers count their frames by duration and rate, not quite right.
 _COUNT_TOLERANCE = 0.02
+
+_POLL_SECONDS = 0.1
+
+T = TypeVar("T")
 
 _log = logging.getLogger("deeplab2_edge")
 
@@ -79,7 +84,7 @@ def probe_camera(
     Raises:
         DataError: If it cannot be opened or does not give frames of that size.
     """
-    return _describe(_open_camera(name, size, fps))
+    return _hearing_signals(lambda: _describe(_open_camera(name, size, fps)))
 
 
 def read_camera(
@@ -111,7 +116,7 @@ def probe_stream(url: str, name: str) -> CaptureInfo:
     Raises:
         DataError: If it cannot be opened.
     """
-    return _describe(_open_stream(url, name))
+    return _hearing_signals(lambda: _describe(_open_stream(url, name)))
 
 
 def read_stream(url: str, name: str, *, is_live: bool) -> Iterator[Image]:
@@ -134,6 +139,26 @@ def read_stream(url: str, name: str, *, is_live: bool) -> Iterator[Image]:
         if count == before:
             raise DataError(f"{name}: was lost after {count} frames")
         _log.warning("%s: lost after %d frames; connecting again", name, count)
+
+
+def _hearing_signals(function: Callable[[], T]) -> T:
+    """Runs what may take seconds in a thread, so that Ctrl-C is still heard."""
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="deeplab2-edge open", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+    for error in errors:
+        raise error
+    return outcome[0]
 
 
 def _images(capture: Any) -> Iterator[Image]:

@@ -1,7 +1,9 @@
 """`deeplab2-edge run` ended by signals, in a process of its own, whatever it does."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +115,27 @@ def test_a_signal_ends_every_stage_soon_and_keeps_whole_files(
     capture = cv2.VideoCapture(str(out / "stdin_overlay.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == kept
     assert capture.read()[0]
+
+
+def test_a_signal_is_heard_while_a_stream_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        words = ["run", str(INT8_MODEL), f"rtsp://127.0.0.1:{port}/live"]
+        with subprocess.Popen(
+            [sys.executable, "-c", _CHILD, "", *words],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process:
+            connection, _ = silent.accept()
+            with connection:
+                start = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 143
+            assert time.monotonic() - start < 3.0
+            assert process.stderr is not None
+            assert process.stderr.read() == b"interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def _wait_for_lines(out: Path, count: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from deeplab2_edge.errors import DataError, OutputError
 from deeplab2_edge.images import write_png
-from deeplab2_edge.runtime.sources import open_sources
+from deeplab2_edge.runtime.sources import capture, open_sources
 from deeplab2_edge.runtime.video import open_video
 from tests.runtime.tiny_model import draw_scene
 
@@ -58,10 +58,10 @@ def test_odd_sizes_and_changing_sizes_are_written(suffix: str, tmp_path: Path) -
     with open_video(path, 25.0) as writer:
         writer.write(np.zeros((65, 97, 3), np.uint8))
         writer.write(np.zeros((33, 47, 3), np.uint8))
-    capture = cv2.VideoCapture(str(path))
-    assert capture.get(cv2.CAP_PROP_FRAME_WIDTH) == 96
-    assert capture.get(cv2.CAP_PROP_FRAME_HEIGHT) == 64
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    written = cv2.VideoCapture(str(path))
+    assert written.get(cv2.CAP_PROP_FRAME_WIDTH) == 96
+    assert written.get(cv2.CAP_PROP_FRAME_HEIGHT) == 64
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 2
 
 
 def test_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
@@ -120,6 +120,22 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
 def test_camera_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(DataError, match=f"camera {name} cannot be opened"):
         open_sources([name])
+
+
+def test_a_camera_that_vanishes_is_named_after_its_frames(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No camera here: OpenCV reads a file in its place, which ends as a camera does
+    # whose cable is pulled.
+    monkeypatch.setattr(capture.cv2, "CAP_V4L2", cv2.CAP_FFMPEG)
+    frames = capture.read_camera(str(video), None, None)
+    for _ in range(3):
+        assert next(frames).shape == (64, 96, 3)
+    with pytest.raises(DataError, match="gave 3 frames and then no more"):
+        next(frames)
+    with pytest.raises(DataError, match="gives 64x96 .*, not 480x640"):
+        capture.probe_camera(str(video), (480, 640), None)
+    assert capture.probe_camera(str(video), (64, 96), 10.0).fps == 10.0
 
 
 def test_a_video_cut_short_gives_what_it_has_and_says_so(tmp_path: Path) -> None:
