@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.stderr import stderr_into
 
 EDGE_TPU = "edgetpu"
 GPU = "gpu"
@@ -143,7 +144,8 @@ def load_delegate(runtime: ModuleType, delegate: Delegate) -> Any:
         else runtime.experimental.load_delegate
     )
     try:
-        return load(delegate.library, dict(delegate.options))
+        with stderr_into(2, with_stdout=True):  # stdout is for results
+            return load(delegate.library, dict(delegate.options))
     except (OSError, ValueError, RuntimeError) as error:
         # The loader's own words and, behind them, those of the library, if any.
         said = str(error).partition("\n")[2] or "it says nothing"

@@ -72,6 +72,8 @@ def test_a_delegate_that_computes_right_is_used(
     library: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = open_with(library, "right", num_threads=1)
+    printed = capfd.readouterr()
+    assert printed.out == "" and "a note" in printed.err
     assert isinstance(engine, LiteRtEngine) and engine.delegate_parts == 4
     assert engine.report.delegate == engine.report.library == library
     assert engine.report.fallback_reason is None
