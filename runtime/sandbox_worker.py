@@ -144,12 +144,9 @@ def _prepare(task: Document, metadata: ModelMetadata, *, has_device: bool) -> bo
             folders.append(str(find_library()))  # may have to build it
     folders += folders_of_modules()
     _limit_memory(task["memory"], task["threads"])
-    for kind, limit in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
-    ):
-        resource.setrlimit(kind, (limit, limit))
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         library.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
@@ -165,12 +162,20 @@ def _limit_memory(num_bytes: int, num_threads: int) -> None:
             name, _, value = line.partition(":")
             if name in taken:
                 taken[name] = int(value.split()[0]) << 10
+    if not taken["VmSize"]:
+        return  # no Linux: what is taken is unknown, and limits are not kept
     ranges = taken["VmSize"] + num_bytes + (num_threads + 2) * _THREAD_BYTES
-    for kind, limit in (
-        (resource.RLIMIT_DATA, taken["VmData"] + num_bytes),
-        (resource.RLIMIT_AS, ranges),
-    ):
-        resource.setrlimit(kind, (limit, limit))
+    _limit(resource.RLIMIT_DATA, taken["VmData"] + num_bytes)
+    _limit(resource.RLIMIT_AS, ranges)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Sets a limit, or leaves one that is stricter."""
+    _, highest = resource.getrlimit(kind)
+    if highest != resource.RLIM_INFINITY:
+        most = min(most, highest)
+    most = min(most, sys.maxsize)  # of 32-bit systems: half of what can be addressed
+    resource.setrlimit(kind, (most, most))
 
 
 @contextlib.contextmanager
