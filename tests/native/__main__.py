@@ -35,6 +35,7 @@ def main() -> int:
                 "-max_len=4096",
                 "-len_control=0",
                 "-verbosity=0",
+                "-print_funcs=0",
                 "-print_final_stats=1",
                 # What failed stays, to be run again.
                 "-artifact_prefix=fuzz-native-",
