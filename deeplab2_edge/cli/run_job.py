@@ -138,7 +138,7 @@ class Job:
     def _segment(self, clip: "list[Source]") -> None:
         """Segments a video, or images that follow each other."""
         from deeplab2_edge.runtime.pipeline import FramePipeline
-        from deeplab2_edge.runtime.sinks import Quit, closing
+        from deeplab2_edge.runtime.sinks import closing
 
         if self._artist is not None:
             self._artist.begin_video()
@@ -156,15 +156,13 @@ class Job:
                 for frame, result in pipeline:
                     done = self._finish(frame, result)
                     self._write(done, [*own, *self._outputs.shared])
-                    if self._is_full:
+                    if self._is_full or self._has_quit:
                         break
         except DataError as error:
             # The only source ends the command, if nothing came of it.
             if self._is_alone and self.count == before:
                 raise
             self._fail(source, error)
-        except Quit:
-            self._has_quit = True
         self._num_skipped += pipeline.num_skipped
 
     def _read(self, clip: "list[Source]") -> "Iterator[Frame]":
@@ -220,9 +218,14 @@ class Job:
         return Done(frame, result, drawn)
 
     def _write(self, done: "Done", sinks: "list[Sink]") -> None:
+        from deeplab2_edge.runtime.sinks import Quit
+
         files: dict[str, str] = {}
         for sink in sinks:
-            files |= sink.write(done)
+            try:
+                files |= sink.write(done)
+            except Quit:
+                self._has_quit = True
         self.count += 1
         if self._keep:
             place: dict[str, Any] = {"source": done.frame.source}

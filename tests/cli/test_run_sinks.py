@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +345,51 @@ def test_show_without_a_screen_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"--show: " in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.fixture
+def screen() -> Iterator[dict[str, str]]:
+    """Gives an environment with a screen that nobody sees."""
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("install Xvfb and xdotool to press keys in a window")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert server.stdout is not None
+        number = server.stdout.readline().decode().strip()
+        yield {**os.environ, "DISPLAY": f":{number}"}
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_a_key_goes_on_to_the_next_image_and_q_ends(
+    tmp_path: Path, screen: dict[str, str]
+) -> None:
+    for name in "abc":
+        write_png(tmp_path / f"{name}.png", draw_scene())
+    code = (
+        "import sys; from deeplab2_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["run", MODEL, str(tmp_path), "--show", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, env=screen
+    ) as process:
+        find = ["xdotool", "search", "--sync", "--name", "^deeplab2-edge$"]
+        found = subprocess.run(find, env=screen, capture_output=True, timeout=60)
+        window = found.stdout.split()[0].decode()
+        for key in ("n", "q"):
+            time.sleep(1)
+            press = ["xdotool", "windowfocus", window, "key", key]
+            subprocess.run(press, env=screen, check=True, timeout=60)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    sources = [Path(r["source"]).name for r in json.loads(printed)["results"]]
+    assert sources == ["a.png", "b.png"]
 
 
 def test_no_thread_outlives_the_command(tmp_path: Path) -> None:
