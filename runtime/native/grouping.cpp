@@ -8,7 +8,7 @@ namespace dle {
 namespace {
 
 // Votes outside of canvas and surroundings look at all centers.
-constexpr int32_t kSurroundings = 64;
+constexpr int32_t kSurroundings = 32;
 constexpr int32_t kSmallestSide = 8;
 constexpr int32_t kLargestSide = 128;
 // Up to this, and on canvases of sides up to kMaxClearSide, a vote is computed to less

@@ -189,9 +189,9 @@ void Labels<Label>::GroupRun(int32_t row, int32_t cell, int32_t end, int32_t thi
     int32_t next = cell + 1;
     while (next < end && ClearId(row, next) == id) ++next;
     const int32_t first_x = columns.begin[cell], end_x = columns.begin[next];
-    FillCells(row, cell, next, LabelOf(id, thing));
+    if (id != 0) FillCells(row, cell, next, LabelOf(id, thing));
     if (id == 0) {
-      for (; cell < next; ++cell) GroupPixels(row, cell, worker);
+      for (; cell < next; ++cell) GroupPixels(row, cell, thing, worker);
     } else if (first_x < end_x) {
       const int32_t num_rows = rows.begin[row + 1] - rows.begin[row];
       Count(id, thing, static_cast<uint32_t>(num_rows * (end_x - first_x)), worker);
@@ -231,7 +231,7 @@ void Labels<Label>::FillMixed(const Classifier<T>& classifier, int32_t row, int3
   classifier.Interpolate(corners, first_y, end_y, first_x, end_x, worker->labels.data(),
                          &worker->cell, worker->num_pixels.data(), map.data());
   if (has_thing && id == 0) {
-    GroupPixels(row, cell, worker);
+    GroupPixels(row, cell, -1, worker);
     return;
   }
   for (int32_t i = 0; i < count; ++i) {
@@ -246,9 +246,10 @@ void Labels<Label>::FillMixed(const Classifier<T>& classifier, int32_t row, int3
   }
 }
 
-// Groups the pixels of a cell one by one; their classes are in the map.
+// Groups the pixels of a cell one by one. They are of one thing class, or their classes
+// are in the map and `thing` is below 0.
 template <typename Label>
-void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
+void Labels<Label>::GroupPixels(int32_t row, int32_t cell, int32_t thing, Worker* worker) {
   const Frame& frame = *frame_;
   const size_t width = static_cast<size_t>(frame.head_width());
   const size_t above = row * width;
@@ -266,8 +267,8 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
     Label* const pixels = map.data() + static_cast<size_t>(y) * frame.width();
     for (int32_t x = frame.columns.begin[cell]; x < end_x; x += 4) {
       const int32_t count = std::min(end_x - x, 4);
-      Ints4 is_thing = {};
-      for (int32_t i = 0; i < count; ++i) {
+      Ints4 is_thing = FirstOfFour(count);
+      for (int32_t i = 0; i < count && thing < 0; ++i) {
         is_thing[i] = -static_cast<int32_t>(frame.is_thing[ClassOf(pixels[x + i])]);
       }
       Ints4 ids = {};
@@ -280,9 +281,15 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
                                            All4(static_cast<float>(from))),
                                   is_thing);
       }
+      if (thing >= 0 && count == 4 && !Any(ids != Ints4{} + ids[0])) {
+        std::fill(pixels + x, pixels + x + 4, LabelOf(ids[0], thing));
+        BeginAt(ids[0], y, x, worker);
+        Count(ids[0], thing, 4, worker);
+        continue;
+      }
       for (int32_t i = 0; i < count; ++i) {
         const int32_t id = is_thing[i] ? ids[i] : 0;
-        const int32_t of_class = ClassOf(pixels[x + i]);
+        const int32_t of_class = thing < 0 ? ClassOf(pixels[x + i]) : thing;
         pixels[x + i] = LabelOf(id, of_class);
         if (id > 0) BeginAt(id, y, x + i, worker);
         Count(id, of_class, 1, worker);

@@ -82,7 +82,7 @@ class Labels {
   void GroupRun(int32_t row, int32_t cell, int32_t end, int32_t thing, Worker* worker);
   template <typename T>
   void FillMixed(const Classifier<T>& classifier, int32_t row, int32_t cell, Worker* worker);
-  void GroupPixels(int32_t row, int32_t cell, Worker* worker);
+  void GroupPixels(int32_t row, int32_t cell, int32_t thing, Worker* worker);
   void FillCells(int32_t row, int32_t cell, int32_t end, Label label);
   int32_t ClearId(int32_t row, int32_t cell) const;
   void Count(int32_t id, int32_t of_class, uint32_t num_pixels, Worker* worker) const;
