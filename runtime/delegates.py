@@ -41,7 +41,7 @@ _LIBRARIES: Mapping[str, Mapping[str, str]] = {
 _HINTS = {
     EDGE_TPU: "install the Edge TPU runtime (Debian, Raspberry Pi: libedgetpu1-std of "
     "Coral, or a build of libedgetpu for this TFLite)",
-    GPU: "ai-edge-litert 2 brings one for 64-bit systems; for other runtimes build "
+    GPU: "ai-edge-litert 2.3 brings one for 64-bit systems; for other runtimes build "
     "tensorflow/lite/delegates/gpu for this board, or take its maker's",
 }
 _OTHER_HINT = "give the path of a TFLite external delegate, or none for the CPU"

@@ -153,14 +153,21 @@ def _compile(
     model: ModelFile, delegate: Delegate, num_threads: int
 ) -> tuple[_Native, tuple[str, ...]]:
     """Compiles a graph for the GPU; gives it with what is to be said of that."""
-    compiled = importlib.import_module("ai_edge_litert.compiled_model")
-    options = importlib.import_module("ai_edge_litert.options")
-    accelerators = compiled.HardwareAccelerator
-    chosen = options.Options(
-        hardware_accelerators=accelerators.GPU | accelerators.CPU,
-        cpu_options=options.CpuOptions(num_threads=num_threads),
-        gpu_options=options.GpuOptions(**_gpu_options(options.GpuOptions, delegate)),
-    )
+    try:
+        compiled = importlib.import_module("ai_edge_litert.compiled_model")
+        options = importlib.import_module("ai_edge_litert.options")
+        accelerators = compiled.HardwareAccelerator
+        given = _gpu_options(options.GpuOptions, delegate)
+        chosen = options.Options(
+            hardware_accelerators=accelerators.GPU | accelerators.CPU,
+            cpu_options=options.CpuOptions(num_threads=num_threads),
+            gpu_options=options.GpuOptions(**given),
+        )
+    except (ImportError, AttributeError, TypeError):
+        raise UsageError(
+            f"{delegate.label}: {_RUNTIME.name} {runtime_version(_RUNTIME)} has "
+            "another interface for GPUs; use 2.3 or newer"
+        ) from None
     with _said() as said:
         try:
             built = compiled.CompiledModel.from_buffer(model.graph, options=chosen)

@@ -22,9 +22,11 @@ from deeplab2_edge.wording import counted
 
 SECONDS = 180  # GPUs compile their programs first
 
+# What libraries print must not mix with the answer.
 _CODE = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from deeplab2_edge.runtime.trial import answer; answer()"
+    "import os, pickle, sys; reply = os.dup(1); os.dup2(2, 1); "
+    "sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from deeplab2_edge.runtime.trial import answer; answer(reply)"
 )
 
 
@@ -97,13 +99,11 @@ def try_delegate(
     return found
 
 
-def answer() -> None:
+def answer(descriptor: int) -> None:
     """Does what standard input says; in the process of the trial."""
     from deeplab2_edge.runtime.delegated import open_with
 
     task: _Task = pickle.load(sys.stdin.buffer)
-    reply = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not mix with the answer
     result: Trial | DeepLabEdgeError
     try:
         engine = open_with(
@@ -115,7 +115,7 @@ def answer() -> None:
         result = Trial(engine.run(task.inputs), engine.delegate_parts)
     except DeepLabEdgeError as error:
         result = error
-    with reply:
+    with os.fdopen(descriptor, "wb") as reply:
         pickle.dump(result, reply)
 
 

@@ -143,6 +143,14 @@ def test_a_delegate_that_cannot_work_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_the_end_of_a_process_is_named() -> None:
+    assert [trial._ending(code) for code in (1, -11, -250)] == [
+        "exit code 1",
+        "SIGSEGV",
+        "signal 250",
+    ]
+
+
 def test_a_device_may_need_a_moment_after_it_was_tried(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.model_file import read_model_file
 from deeplab2_edge.runtime.delegates import GPU, Delegate, litert_gpu_library
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL
 
@@ -99,6 +100,16 @@ def test_the_gpu_is_named_and_never_trusted(
         # LiteRT 2.3 forgets the stride of a quantized 1x1 convolution on GPUs.
         assert "does not compute" in found["engine"]["fallback_reason"]
         assert done.stderr.count("\n") == 1
+
+
+def test_another_litert_says_which_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deeplab2_edge.runtime import gpu_engine
+
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.options", None)
+    with pytest.raises(UsageError, match=r"another interface for GPUs; use 2\.3"):
+        gpu_engine.GpuEngine(
+            read_model_file(FLOAT_MODEL), Delegate(GPU, "libLiteRtX.so")
+        )
 
 
 def test_an_unknown_option_is_refused() -> None:
