@@ -20,11 +20,10 @@ from deeplab2_edge.panoptic.heads import (
 )
 from deeplab2_edge.panoptic.mask_decoding import (
     MaskMaps,
-    MaskSettings,
-    MaskwiseSettings,
     class_order,
     decode_masks,
 )
+from deeplab2_edge.panoptic.mask_settings import MaskSettings, MaskwiseSettings
 from deeplab2_edge.panoptic.mask_tracking import (
     Instances,
     MaskTracker,

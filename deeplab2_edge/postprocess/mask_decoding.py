@@ -6,11 +6,8 @@ import numpy as np
 
 from deeplab2_edge.errors import UsageError
 from deeplab2_edge.optional import require
-from deeplab2_edge.panoptic.mask_decoding import (
-    MaskSettings,
-    MaskwiseSettings,
-    class_order,
-)
+from deeplab2_edge.panoptic.mask_decoding import class_order
+from deeplab2_edge.panoptic.mask_settings import MaskSettings, MaskwiseSettings
 from deeplab2_edge.postprocess.resize import map_bands
 
 tf: Any = require("tensorflow", extra="train")
