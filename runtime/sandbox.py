@@ -52,7 +52,7 @@ from deeplab2_edge.runtime.sandbox_process import (
     start_worker,
 )
 
-_MOST_MEMORY = 4 << 30  # by default; the largest published network takes 1.5 GiB
+_MOST_MEMORY = 4 << 30  # by default, where the machine has more
 _MAX_MESSAGE = 600
 _ERRORS = {
     error.__name__: error
