@@ -16,6 +16,8 @@ from deeplab2_edge.cli.signals import StopSignals
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.wording import counted
 
+_OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
+
 _EPILOG = """\
 Writes for each image NAME_overlay.png, NAME_panoptic.png (COCO panoptic format) and
 NAME.json; for each video, camera or stream NAME_overlay.mp4 and NAME.jsonl with one
@@ -150,11 +152,13 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             code = signals.exit_code
-        except MemoryError:
-            raise DataError(
-                "the memory is full: give smaller images, a model with a smaller "
-                "canvas, or fewer programs beside this one"
-            ) from None
+        except Exception as error:
+            if _tells_of_full_memory(error):
+                raise DataError(
+                    "the memory is full: give smaller images, a model with a smaller "
+                    "canvas, or fewer programs beside this one"
+                ) from None
+            raise
         if signals.is_received:
             _leave_threads(code)
         return code
@@ -206,6 +210,13 @@ def _run(args: argparse.Namespace, signals: StopSignals) -> int:
     if signals.is_received:
         return signals.exit_code
     return 2 if job.failures else 0
+
+
+def _tells_of_full_memory(error: Exception) -> bool:
+    is_of_opencv = type(error).__module__ == "cv2"
+    return isinstance(error, MemoryError) or (
+        is_of_opencv and getattr(error, "code", 0) == _OPENCV_NO_MEMORY
+    )
 
 
 def _leave_threads(code: int) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,20 @@ def test_a_model_swapped_while_running_changes_nothing(tmp_path: Path) -> None:
     assert all(found == segments[0] for found in segments)
 
 
+def _numpy_has_no_memory() -> None:
+    np.empty(1 << 50, np.uint8).fill(1)
+
+
+def _opencv_has_no_memory() -> None:
+    cv2.resize(np.zeros((1, 1), np.uint8), (1 << 29, 1 << 29))
+
+
+@pytest.mark.parametrize("fill", [_numpy_has_no_memory, _opencv_has_no_memory])
 def test_a_full_memory_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fill: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 
@@ -154,7 +166,7 @@ def test_a_full_memory_is_one_line(
     def full(self: PanopticSegmenter, seen: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
-            raise MemoryError
+            fill()
         return finish(self, seen)
 
     monkeypatch.setattr(PanopticSegmenter, "finish", full)
