@@ -5,7 +5,6 @@ describes. Neither side unpickles what the other one sends.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -44,7 +43,9 @@ class Channel:
         self._source, self._target = source, target
         for descriptor in (source, target):
             os.set_blocking(descriptor, False)
-            with contextlib.suppress(AttributeError, OSError):  # Linux alone has it
+            with contextlib.suppress(ImportError, AttributeError, OSError):
+                import fcntl  # not on Windows, and the size on Linux alone
+
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def send(
