@@ -134,6 +134,7 @@ def test_instances_keep_their_ids_if_the_network_finds_them_again(
         )
 
     monkeypatch.setattr("deeplab2_edge.runtime.predictors.maps.merge_heads", merged)
+    monkeypatch.setattr("deeplab2_edge.runtime.native.is_available", lambda: False)
     config, folder = saved(tmp_path, VIDEO_MODELS["motion_deeplab"])
     images = [np.full((*SIZE, 3), 10 * n, np.uint8) for n in range(4)]
     results = list(PanopticSegmenter(load_engine(config, folder)).segment_video(images))
