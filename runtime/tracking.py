@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import (
     Instances,
     MaskTracker,
@@ -43,6 +44,9 @@ class ResultTracker:
         classes: Of the model.
         options: By default the best that was measured.
 
+    Raises:
+        UsageError: If panoptic ids would be too large.
+
     References:
         `panoptic.MaskTracker`: how instances are paired.
     """
@@ -52,6 +56,13 @@ class ResultTracker:
     ) -> None:
         self._options = options = options or TrackingOptions()
         self._divisor = max(options.settings.max_number + 1, classes.label_divisor)
+        highest = max(classes.num_classes - 1, classes.ignore_label)
+        if (highest + 1) * self._divisor > np.iinfo(np.int32).max:
+            raise UsageError(
+                f"MaskTrackingSettings.max_number is {options.settings.max_number}; "
+                f"ids of class {highest} would not fit into 32 bits: at most "
+                f"{np.iinfo(np.int32).max // (highest + 1) - 1} do"
+            )
         self._classes = ClassTable.of(classes, label_divisor=self._divisor)
         self._old_divisor = classes.label_divisor
         self._tracker = MaskTracker(options.settings)

@@ -209,6 +209,12 @@ def test_large_divisors_are_followed_as_well() -> None:
     assert np.unique(again.panoptic).tolist() == [0, 16_000_001]
 
 
+def test_numbers_that_make_too_large_ids_are_refused() -> None:
+    options = TrackingOptions(MaskTrackingSettings(max_number=8_388_607))
+    with pytest.raises(UsageError, match="at most 8388606"):
+        list(track_results(results_of([np.zeros(CANVAS, np.int32)]), options))
+
+
 def test_sessions_take_any_segmenter() -> None:
     class Numbers:
         num_frames_ahead = 1
