@@ -140,14 +140,11 @@ class SandboxEngine:
         self.num_threads = check_threads(num_threads)
         self.limits = _filled(limits or SandboxLimits())
         self._label = model.label
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an answer that is broken off closes
         self._ended: ModelFileError | None = None
-        self._process = start_worker()
-        self._stop = weakref.finalize(self, end_worker, self._process)
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._channel = Channel(
-            self._process.stdout.fileno(), self._process.stdin.fileno()
-        )
+        self._process, connection = start_worker()
+        self._stop = weakref.finalize(self, end_worker, self._process, connection)
+        self._channel = Channel(connection)
         try:
             loaded = self._load(model, delegate, delegate_options, runtime)
             self.is_integer = bool(loaded["is_integer"])
@@ -194,9 +191,10 @@ class SandboxEngine:
 
     def close(self) -> None:
         """Ends the worker."""
-        if self._ended is None:
-            self._ended = ModelFileError(f"{self._label}: its engine was closed")
-        self._stop()
+        with self._lock:
+            if self._ended is None:
+                self._ended = ModelFileError(f"{self._label}: its engine was closed")
+            self._stop()
 
     def __enter__(self) -> "SandboxEngine":
         return self
@@ -257,7 +255,8 @@ class SandboxEngine:
         return reply
 
     def _lost(self, doing: str, seconds: float, *, is_late: bool) -> ModelFileError:
-        code = end_worker(self._process)
+        code = self._stop()
+        assert code is not None  # the first call
         memory = f"{(self.limits.memory_bytes or 0) / (1 << 20):.0f} MiB"
         if is_late or code == -signal.SIGALRM:
             what = f"took longer than {seconds:g} s"

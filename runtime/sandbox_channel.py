@@ -4,10 +4,9 @@ A message is a header of fixed size, a JSON document and bytes that the document
 describes. Neither side unpickles what the other one sends.
 """
 
-import contextlib
 import json
-import os
 import select
+import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ MAX_JSON_BYTES = 4 << 20
 
 _HEADER = struct.Struct("<4sIQ")  # magic, bytes of JSON, bytes behind it
 _MAGIC = b"DLE1"
-# Most images and heads fit: with the usual 64 KiB two processes take turns for each.
-_PIPE_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20  # most images and heads fit, as far as the system allows
+_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 Document = dict[str, Any]
 
@@ -32,21 +31,19 @@ class ChannelLate(Exception):
 
 
 class Channel:
-    """Sends and receives messages over two pipes.
+    """Sends and receives messages over a socket.
+
+    A pipe would not do: the command line lets the signal of a broken one end it.
 
     Args:
-        source: Descriptor to read from; becomes non-blocking.
-        target: Descriptor to write to; becomes non-blocking.
+        connection: Of a pair; becomes non-blocking.
     """
 
-    def __init__(self, source: int, target: int) -> None:
-        self._source, self._target = source, target
-        for descriptor in (source, target):
-            os.set_blocking(descriptor, False)
-            with contextlib.suppress(ImportError, AttributeError, OSError):
-                import fcntl  # not on Windows, and the size on Linux alone
-
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        connection.setblocking(False)
+        for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connection.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
 
     def send(
         self,
@@ -71,9 +68,9 @@ class Channel:
         end = _end(seconds)
         for view in (memoryview(_HEADER.pack(_MAGIC, len(text), size) + text), *views):
             while view:
-                _wait(self._target, select.POLLOUT, end)
+                _wait(self._connection, select.POLLOUT, end)
                 try:
-                    view = view[os.write(self._target, view) :]
+                    view = view[self._connection.send(view, _NO_SIGNAL) :]
                 except BlockingIOError:
                     continue
                 except OSError:
@@ -120,9 +117,9 @@ class Channel:
     def _fill(self, part: Any, end: float | None) -> None:
         view = memoryview(part).cast("B") if len(part) else memoryview(b"")
         while view:
-            _wait(self._source, select.POLLIN, end)
+            _wait(self._connection, select.POLLIN, end)
             try:
-                count = os.readv(self._source, [view])
+                count = self._connection.recv_into(view)
             except BlockingIOError:
                 continue
             except OSError:
@@ -136,9 +133,9 @@ def _end(seconds: float | None) -> float | None:
     return None if seconds is None else time.monotonic() + seconds
 
 
-def _wait(descriptor: int, event: int, end: float | None) -> None:
+def _wait(connection: socket.socket, event: int, end: float | None) -> None:
     poll = select.poll()
-    poll.register(descriptor, event)
+    poll.register(connection, event)
     left = None if end is None else max(end - time.monotonic(), 0) * 1000
     if not poll.poll(left):
         raise ChannelLate

@@ -1,6 +1,7 @@
 """Starts and ends the process of a sandbox."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -21,27 +22,31 @@ _CODE = (
 )
 
 
-def start_worker() -> "subprocess.Popen[bytes]":
-    """Starts a process that serves `sandbox_worker` over its standard input."""
+def start_worker() -> "tuple[subprocess.Popen[bytes], socket.socket]":
+    """Starts a process that serves `sandbox_worker` over its standard input.
+
+    Returns:
+        The process and the connection with it.
+    """
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment | _SETTINGS,
-        start_new_session=True,  # Ctrl-C is for this process, which ends the other
-    )
+    ours, its = socket.socketpair()
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _CODE.format(paths=sys.path)],
+            stdin=its.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment | _SETTINGS,
+            start_new_session=True,  # Ctrl-C is for this process, which ends the other
+        )
+    return process, ours
 
 
-def end_worker(process: "subprocess.Popen[bytes]") -> int:
+def end_worker(process: "subprocess.Popen[bytes]", connection: socket.socket) -> int:
     """Ends a worker, if it has not, and returns how it ended."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
+    connection.close()
     try:  # its own end says more than ours
-        code = process.wait(GRACE_SECONDS)
+        return process.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-        code = process.wait()
-    process.stdout.close()
-    return code
+        return process.wait()

@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +45,8 @@ _WITHOUT_DEVICE = (None, "none", "cpu", "xnnpack")  # delegates
 
 def main() -> None:
     """Serves one engine until the input ends."""
-    channel = Channel(os.dup(0), os.dup(1))
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 0)
-    os.dup2(nowhere, 1)  # what a library prints must not mix with answers
+    channel = Channel(socket.socket(fileno=os.dup(0)))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     with contextlib.suppress(ChannelClosed):
         _serve(channel)
 

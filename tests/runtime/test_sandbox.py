@@ -128,6 +128,27 @@ def test_a_crash_is_one_error_that_stays() -> None:
             opened.run({keys.IMAGE: draw_scene()})
 
 
+def test_a_worker_that_is_gone_does_not_end_the_command_line() -> None:
+    """There, as in other filters, a broken pipe ends the process without a word."""
+    code = f"""
+import os, signal, time
+import numpy as np
+from deeplab2_edge.errors import ModelFileError
+from deeplab2_edge.runtime.sandbox import SandboxEngine
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+engine = SandboxEngine({str(INT8_MODEL)!r}, num_threads=1)
+os.kill(engine._process.pid, signal.SIGKILL)
+engine._process.wait()
+try:
+    engine.run({{"image": np.zeros((65, 129, 3), np.uint8)}})
+except ModelFileError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "was killed, probably for want of memory" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_process_that_stands_still_is_ended() -> None:
     opened = SandboxEngine(
