@@ -17,8 +17,6 @@ from deeplab2_edge.runtime.native.library import (
     settings_of,
 )
 
-__all__ = ["load_core", "merge_heads"]
-
 
 class _Maps(ctypes.Structure):
     _fields_ = tuple(
