@@ -35,7 +35,7 @@ def run_piped(data: bytes, *words: str) -> "subprocess.CompletedProcess[bytes]":
         [sys.executable, "-c", code, "run", MODEL, *words],
         input=data,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -138,7 +138,7 @@ def test_a_model_swapped_while_running_changes_nothing(tmp_path: Path) -> None:
         model.write_bytes(FLOAT_MODEL.read_bytes()[:1000])  # in place, and damaged
         process.stdin.write(draw_scene().tobytes() * 5)
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
     segments = [line["segments"] for line in lines_of(out / "stdin.jsonl")]
     assert len(segments) == 6
     assert all(found == segments[0] for found in segments)
@@ -290,7 +290,7 @@ def test_serve_shows_the_newest_frame_and_writes_nothing(tmp_path: Path) -> None
             assert page.status == 200
             assert b"<html" in page.read().lower()
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
         assert b"2 images in" in process.stdout.read()
     assert list(tmp_path.iterdir()) == []
 
@@ -350,7 +350,7 @@ def test_show_without_a_screen_says_what_to_do(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, "run", MODEL, str(image), "--show"],
         capture_output=True,
-        timeout=60,
+        timeout=180,
         env=environment,
         check=False,
     )
@@ -392,13 +392,13 @@ def test_a_key_goes_on_to_the_next_image_and_q_ends(
         [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, env=screen
     ) as process:
         find = ["xdotool", "search", "--sync", "--name", "^deeplab2-edge$"]
-        found = subprocess.run(find, env=screen, capture_output=True, timeout=60)
+        found = subprocess.run(find, env=screen, capture_output=True, timeout=180)
         window = found.stdout.split()[0].decode()
         for key in ("n", "q"):
             time.sleep(1)
             press = ["xdotool", "windowfocus", window, "key", key]
-            subprocess.run(press, env=screen, check=True, timeout=60)
-        printed, _ = process.communicate(timeout=60)
+            subprocess.run(press, env=screen, check=True, timeout=180)
+        printed, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     sources = [Path(r["source"]).name for r in json.loads(printed)["results"]]
     assert sources == ["a.png", "b.png"]
