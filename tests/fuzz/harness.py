@@ -20,7 +20,7 @@ from tests.fuzz.mutations import (
     with_other_metadata,
 )
 
-SECONDS = 20.0  # a file takes some milliseconds; more is a hang
+SECONDS = 60.0  # a file takes some milliseconds, the first one a start; more is a hang
 DAMAGED, RESEALED, METADATA, IMAGE = "damaged", "resealed", "metadata", "image"
 KINDS = (DAMAGED, RESEALED, METADATA)  # of model files
 CRASH, HANG = "crash", "hang"
