@@ -74,6 +74,7 @@ bench: setup  ## measure, half an hour, and rewrite the tables; see benchmarks/R
 	$(BIN)/python -m benchmarks.matching
 	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.merging
+	$(BIN)/python -m benchmarks.video
 	$(BIN)/python -m benchmarks.native
 	$(BIN)/python -m benchmarks.models --only-missing --seconds 120
 	$(BIN)/python -m benchmarks.tables

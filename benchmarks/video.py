@@ -96,7 +96,7 @@ def main() -> None:
     }
     with atomic_write(args.output) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{args.output} written; `python -m benchmarks.tables` makes the table")
+    print(f"{args.output} written; `python -m benchmarks.tables` makes the tables")
 
 
 def _convert(folder: Path) -> Path:
