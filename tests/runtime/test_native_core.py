@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +96,19 @@ def test_threads_do_not_change_the_result() -> None:
                     getattr(other.segments, field.name),
                     getattr(results[0].segments, field.name),
                 )
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_many_frames_take_no_more_memory_than_a_few() -> None:
+    cases = [crowd(count, seed=count) for count in (3, 50)]
+
+    def pages_after(num_frames: int) -> int:
+        for i in range(num_frames):
+            native.segment_panoptic(*cases[i % 2], num_threads=2)  # type: ignore[arg-type]
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages_after(20)
+    assert pages_after(200) - before < 256  # 1 MiB
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
