@@ -160,7 +160,9 @@ void Place(Input* input) {
   if (!image || !canvas) return;
   const int64_t gap = input->Bits(1);
   p.row_bytes = 3 * static_cast<int64_t>(std::max(p.width, 1)) + gap;
-  Buffer<uint8_t> pixels(image + gap * (std::max(p.height, 1) - 1));
+  const int64_t gaps = gap * (std::max(p.height, 1) - 1);
+  if (gaps > kMaxBytes) return;
+  Buffer<uint8_t> pixels(image + gaps);
   for (size_t i = 0; i < pixels.size; i += 1 + i / 64) pixels.get()[i] = static_cast<uint8_t>(input->Bits(1));
   p.pixels = pixels.get();
   Buffer<float> table(256);
