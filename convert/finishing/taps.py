@@ -51,10 +51,8 @@ def _cut(model: Any, network: Any, op: Any) -> None:
     values = np.asarray(data, np.uint8).reshape(outputs, height, width, inputs, -1)
     model.buffers[kernel.buffer].data = values[:, rows, columns].reshape(-1).copy()
     kernel.shape = np.array([outputs, *size, inputs], np.int32)
-    if size[0] == 1:
-        options.dilationHFactor = 1
-    if size[1] == 1:
-        options.dilationWFactor = 1
+    if size == (1, 1):  # no longer atrous
+        options.dilationHFactor = options.dilationWFactor = 1
 
 
 def _seeing(taps: int, dilation: int, length: int) -> slice:

@@ -85,7 +85,7 @@ def test_the_whole_minimalistic_network_maps_to_the_edge_tpu() -> None:
     assert check.mapped_share == 1 and check.num_mapped == len(check.ops)
     assert not {"HARD_SWISH", "LOGISTIC"} & {op.name for op in check.graph.ops}
     cpu = check_graph(content, "cpu")
-    assert [judged.op.name for judged in cpu.findings] == ["QUANTIZE"]
+    assert cpu.findings == () and cpu.is_clean
     assert cpu.num_partitions == count_delegates(content) == 1
 
 
