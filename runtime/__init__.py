@@ -10,9 +10,18 @@ for segment in result.segments:
 result.save("results", "street")
 """
 
+from deeplab2_edge.runtime.clips import TrackingSegmenter, VideoSession
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.results import PanopticResult
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.runtime.segments import Segment
 
-__all__ = ["Engine", "PanopticResult", "PanopticSegmenter", "Segment", "open_engine"]
+__all__ = [
+    "Engine",
+    "PanopticResult",
+    "PanopticSegmenter",
+    "Segment",
+    "TrackingSegmenter",
+    "VideoSession",
+    "open_engine",
+]
