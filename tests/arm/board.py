@@ -1,4 +1,4 @@
-"""A userland with our wheel and our native library in it."""
+"""A userland with our wheel in it, the native library compiled for its processor."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from deeplab2_edge.runtime.native.build import packaged_library
 from tests.arm.userland import (
     Userland,
     UserlandError,
@@ -29,25 +30,25 @@ class Board:
         userland: What it is.
         folder: Of the userland.
         own: Where our wheel is installed.
-        library: The native library, compiled for it.
         home: A folder to work in.
     """
 
     userland: Userland
     folder: Path
     own: Path
-    library: Path
     home: Path
+
+    @property
+    def library(self) -> Path:
+        """The native library in the wheel."""
+        library = packaged_library().name
+        return self.own / "deeplab2_edge/runtime/native" / library
 
     def python(self, *arguments: str, **variables: str) -> "Answer":
         """Runs Python with our wheel."""
         command, environment = python_command(self.userland, self.folder, *arguments)
         path = f"{self.own}{os.pathsep}{environment['PYTHONPATH']}"
-        environment |= {
-            "PYTHONPATH": path,
-            "HOME": str(self.home),
-            "DEEPLAB2_EDGE_NATIVE": str(self.library),
-        }
+        environment |= {"PYTHONPATH": path, "HOME": str(self.home)}
         return run(command, {**environment, **variables}, self.home)
 
     def command(self, *arguments: str) -> "Answer":
@@ -65,7 +66,7 @@ class Answer:
 
 
 def make_board(userland: Userland, home: Path) -> Board:
-    """Builds the wheel and the library for a userland, and installs the wheel there.
+    """Builds the wheel for a userland and installs it there.
 
     Raises:
         UserlandError: If something is missing or fails.
@@ -74,11 +75,14 @@ def make_board(userland: Userland, home: Path) -> Board:
     wheel = build_wheel(userland, home / "wheel")
     own = home / "own"
     install_wheel(wheel, userland, own)
-    return Board(userland, folder, own, cross_compile(userland, home), home)
+    board = Board(userland, folder, own, home)
+    if not board.library.exists():
+        raise UserlandError(f"{wheel.name}: without the native library")
+    return board
 
 
 def build_wheel(userland: Userland, folder: Path) -> Path:
-    """Builds our wheel for a userland, on this machine.
+    """Builds our wheel for a userland, on this machine, with a cross compiler.
 
     Raises:
         UserlandError: If it fails.
@@ -93,34 +97,18 @@ def build_wheel(userland: Userland, folder: Path) -> Path:
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
             *("--disable-pip-version-check", "--wheel-dir", str(folder), str(copy)),
         ],
-        {**os.environ, **_cross_variables(userland)},
+        {
+            **os.environ,
+            "CXX": userland.compiler,
+            # What setuptools names the platform of a wheel by.
+            "_PYTHON_HOST_PLATFORM": f"linux-{userland.machine}",
+        },
         folder,
     )
     wheels = list(folder.glob("*.whl"))
     if answer.code or len(wheels) != 1:
         raise UserlandError(f"the wheel cannot be built:\n{answer.err[-1000:]}")
     return wheels[0]
-
-
-def cross_compile(userland: Userland, folder: Path) -> Path:
-    """Compiles the native library of this checkout for a userland.
-
-    Raises:
-        UserlandError: If it fails.
-    """
-    library = folder / "native.so"
-    code = (
-        "import sys; from deeplab2_edge.runtime.native.build import build_native;"
-        "build_native(sys.argv[1])"
-    )
-    answer = run(
-        [sys.executable, "-c", code, str(library)],
-        {**os.environ, **_cross_variables(userland)},
-        ROOT,
-    )
-    if answer.code:
-        raise UserlandError(f"the library cannot be compiled:\n{answer.err[-1000:]}")
-    return library
 
 
 def run(command: list[str], environment: Mapping[str, str], folder: Path) -> Answer:
@@ -138,11 +126,3 @@ def run(command: list[str], environment: Mapping[str, str], folder: Path) -> Ans
         timeout=_SECONDS,
     )
     return Answer(done.returncode, done.stdout, done.stderr)
-
-
-def _cross_variables(userland: Userland) -> dict[str, str]:
-    # The second one is what setuptools names the platform of a wheel by.
-    return {
-        "CXX": userland.compiler,
-        "_PYTHON_HOST_PLATFORM": f"linux-{userland.machine}",
-    }
