@@ -25,8 +25,8 @@ pytestmark = pytest.mark.arm
 
 Arrays = dict[str, NDArray[Any]]
 HEADS = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
-# Of float heads, as a share of their range. Seen: 5e-7 on either kind of board.
-FLOAT_SHARE = 5e-6
+# Of float heads, as a share of their range. Seen: 5e-7, and 7e-6 with other kernels.
+FLOAT_SHARE, OTHER_KERNELS_SHARE = 5e-6, 5e-5
 # Of the tiny int8 network. Other kernels round other ways, by up to two steps.
 STEPS = 2
 # Light tests of the house that run on a board as they are.
@@ -192,7 +192,9 @@ def compare(
         assert values.shape == expected[name].shape, name
         difference = np.abs(values.astype(np.float64) - expected[name])
         if values.dtype == np.float32:
-            assert difference.max() <= FLOAT_SHARE * np.ptp(expected[name]), name
+            same = board.userland.is_like_here
+            share = FLOAT_SHARE if same else OTHER_KERNELS_SHARE
+            assert difference.max() <= share * np.ptp(expected[name]), name
         elif board.userland.is_like_here:
             assert not difference.any(), name
         elif steps is not None:
