@@ -77,9 +77,11 @@ void KeepBest(int32_t keep_k, std::vector<DleCenter>* peaks) {
 void CenterFinder::Find(const Frame& frame, Pool* pool, std::vector<DleCenter>* centers) {
   const DleMergeSettings& s = *frame.settings;
   const int32_t before = (s.nms_kernel - 1) / 2;
-  const int32_t longest = std::max(s.height, s.width);
-  before_ = std::min(before, longest);
-  after_ = std::min(s.nms_kernel - 1 - before, longest);
+  const int32_t after = s.nms_kernel - 1 - before;
+  above_ = std::min(before, s.height);
+  below_ = std::min(after, s.height);
+  left_ = std::min(before, s.width);
+  right_ = std::min(after, s.width);
   floor_ = std::max(s.center_score_threshold, 0.0f);
   float largest = 0.0f;
   for (const float value : frame.heat) {
@@ -107,16 +109,16 @@ void CenterFinder::Find(const Frame& frame, Pool* pool, std::vector<DleCenter>* 
 
 void CenterFinder::SearchBand(const Frame& frame, int32_t first, int32_t end, Band* band,
                               std::vector<DleCenter>* peaks) const {
-  const int32_t top = std::max(first - before_, 0);
-  const int32_t bottom = std::min(end + after_, frame.height());
-  const int32_t stride = before_ + frame.width() + after_;
+  const int32_t top = std::max(first - above_, 0);
+  const int32_t bottom = std::min(end + below_, frame.height());
+  const int32_t stride = left_ + frame.width() + right_;
   // Rows and columns outside of the canvas stay 0, which is below every peak.
-  const int32_t num_rows = end - first + before_ + after_;
+  const int32_t num_rows = end - first + above_ + below_;
   const size_t size = static_cast<size_t>(num_rows) * stride + 4;
   if (band->heat.size() < size) band->heat.resize(size, 0.0f);
   band->line.resize(static_cast<size_t>(frame.head_width()));
   const auto row_of = [&](int32_t y) {
-    return band->heat.data() + static_cast<size_t>(y - (first - before_)) * stride + before_;
+    return band->heat.data() + static_cast<size_t>(y - (first - above_)) * stride + left_;
   };
   const int32_t* const cell_row = frame.rows.lower.data();
   const int32_t first_cell = cell_row[top];
@@ -216,8 +218,8 @@ void CenterFinder::FindPeaks(int32_t y, const Run& run, const float* row, int32_
     const Floats4 value = Load4(pixel);
     // Most pixels have a larger one right beside them.
     Ints4 may_be = (value > Floats4{}) & FirstOfFour(run.second - x);
-    if (before_ > 0) may_be &= (value >= Load4(pixel - 1)) & (value >= Load4(pixel - stride));
-    if (after_ > 0) may_be &= (value >= Load4(pixel + 1)) & (value >= Load4(pixel + stride));
+    if (left_ > 0) may_be &= (value >= Load4(pixel - 1)) & (value >= Load4(pixel - stride));
+    if (right_ > 0) may_be &= (value >= Load4(pixel + 1)) & (value >= Load4(pixel + stride));
     if (!Any(may_be)) continue;
     for (int i = 0; i < 4; ++i) {
       if (may_be[i] && IsPeak(pixel + i, stride)) peaks->push_back({y, x + i, pixel[i]});
@@ -227,10 +229,10 @@ void CenterFinder::FindPeaks(int32_t y, const Run& run, const float* row, int32_
 
 bool CenterFinder::IsPeak(const float* pixel, int32_t stride) const {
   const float value = *pixel;
-  for (int32_t i = -before_; i <= after_; ++i) {
+  for (int32_t i = -above_; i <= below_; ++i) {
     const float* const row = pixel + static_cast<ptrdiff_t>(i) * stride;
     bool is_larger = false;
-    for (int32_t j = -before_; j <= after_; ++j) is_larger |= row[j] > value;
+    for (int32_t j = -left_; j <= right_; ++j) is_larger |= row[j] > value;
     if (is_larger) return false;
   }
   return true;

@@ -41,8 +41,11 @@ class CenterFinder {
                  std::vector<DleCenter>* peaks) const;
   bool IsPeak(const float* pixel, int32_t stride) const;
 
-  int32_t before_ = 0;  // how far the window reaches
-  int32_t after_ = 0;
+  // How far the window reaches, at most over the whole canvas.
+  int32_t above_ = 0;
+  int32_t below_ = 0;
+  int32_t left_ = 0;
+  int32_t right_ = 0;
   float floor_ = 0.0f;  // values up to this count as 0
   float low_ = 0.0f;    // between values up to this nothing is above the floor
   std::vector<Band> bands_;
