@@ -29,6 +29,8 @@ HEADS = (keys.SEMANTIC_LOGITS, keys.CENTER_HEATMAP, keys.OFFSET_MAP)
 FLOAT_SHARE, OTHER_KERNELS_SHARE = 5e-6, 5e-5
 # Of the tiny int8 network. Other kernels round other ways, by up to two steps.
 STEPS = 2
+# Of deep int8 networks, where steps add up: 17 of 256 were seen, 2.5 % of the pixels.
+MANY_STEPS, OTHER_PIXELS = 32, 0.05
 # Light tests of the house that run on a board as they are.
 TESTS = (
     "tests/panoptic",
@@ -111,7 +113,6 @@ def test_the_demo_models_compute_what_they_compute_here(
 ) -> None:
     models = list(demo_models.values())
     found, expected = probe(board, models, images, tmp_path)
-    # Fifty layers add up steps: what other kernels may do is what `verify` allows.
     compare(board, found, expected, steps=None)
     if not board.userland.is_like_here:
         for model in models:
@@ -179,13 +180,14 @@ def compare(
         board: Where `found` comes from.
         found: Of the board.
         expected: Of this machine.
-        steps: How far integers of other kernels may be off; None: as they like.
+        steps: How far integers of other kernels may be off; None: as in deep networks.
     """
     assert set(found) == set(expected)
     assert {name.split("/")[2] for name in found} == {"1", "2"}
     for name, values in found.items():
         assert values.dtype == expected[name].dtype, name
-        if name.split("/")[2] == "2":  # threads do not change a bit
+        # Threads do not change a bit; those of tflite-runtime do.
+        if name.split("/")[2] == "2" and board.userland.is_like_here:
             np.testing.assert_array_equal(values, found[name.replace("/2/", "/1/")])
         if not name.endswith(HEADS):
             continue
@@ -197,16 +199,18 @@ def compare(
             assert difference.max() <= share * np.ptp(expected[name]), name
         elif board.userland.is_like_here:
             assert not difference.any(), name
-        elif steps is not None:
-            assert difference.max() <= steps, name
+        else:
+            assert difference.max() <= (steps or MANY_STEPS), name
     for name in found:
         if name.endswith("/panoptic"):
             place = name.removesuffix("panoptic")
             heads = [place + head for head in HEADS if place + head in found]
             if all(np.array_equal(found[head], expected[head]) for head in heads):
                 assert np.array_equal(found[name], expected[name]), name
-            elif found[heads[0]].dtype == np.float32:
-                assert (found[name] == expected[name]).mean() > 0.999, name
+            else:
+                is_float = found[heads[0]].dtype == np.float32
+                others = (found[name] != expected[name]).mean()
+                assert others <= (0.001 if is_float else OTHER_PIXELS), name
 
 
 def run_tests(board: Board, *files: str) -> int:
