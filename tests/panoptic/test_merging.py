@@ -74,7 +74,7 @@ def naive_merge(
     for instance_id in dict.fromkeys(instance.reshape(-1).tolist()):
         mask = (instance == instance_id) & is_thing
         if instance_id and mask.any():
-            winner = int(np.bincount(semantic[mask]).argmax())
+            winner = int(np.bincount(semantic[mask].astype(np.intp)).argmax())
             numbers[winner] = numbers.get(winner, 0) + 1
             panoptic[mask] = winner * 256 + numbers[winner]
     for class_id in set(semantic.reshape(-1).tolist()) - things:
