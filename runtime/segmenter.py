@@ -13,6 +13,7 @@ from deeplab2_edge.errors import UsageError
 from deeplab2_edge.families import MOTION, PANOPTIC, TWO_FRAMES
 from deeplab2_edge.images import read_image
 from deeplab2_edge.model_file import ModelFile, ModelMetadata
+from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.classes import Classes, ClassTable
 from deeplab2_edge.runtime.engine import Engine, open_engine
 from deeplab2_edge.runtime.predictors import (
@@ -68,6 +69,7 @@ class PanopticSegmenter:
         if isinstance(source, str | os.PathLike | ModelFile):
             source = open_engine(source, num_threads=num_threads, delegate=delegate)
         self.engine: Engine = source
+        native.is_available()  # compiled now if need be, not with the first image
         self._canvas = CanvasEngine(source)
         self.classes = _classes_of(source.metadata)
         self._predictor: ImagePredictor | None = None

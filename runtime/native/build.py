@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import stat
+import sys
 import sysconfig
 import tempfile
 from importlib.resources import files
@@ -83,6 +84,8 @@ def build_native(output: str | os.PathLike[str]) -> Path:
             "library built elsewhere"
         )
     target = Path(output)
+    if sys.stderr.isatty():  # who looks on should know what is waited for
+        print("compiling the native core, once ...", file=sys.stderr, flush=True)
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
