@@ -19,6 +19,21 @@ def make_merge(
     canvas: tuple[int, int], settings: MergeSettings
 ) -> Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.int32]]:
     """Gives a function from heads `[h, w, C]` to the panoptic map of the canvas."""
+    merge = merge_function(canvas, settings)
+
+    def run(heads: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = merge(
+            heads[keys.SEMANTIC_LOGITS],
+            heads[keys.CENTER_HEATMAP],
+            heads[keys.OFFSET_MAP],
+        ).numpy()
+        return found
+
+    return run
+
+
+def merge_function(canvas: tuple[int, int], settings: MergeSettings) -> Any:
+    """Gives a `tf.function` from logits, heatmap and offsets to the panoptic map."""
     import tensorflow as tf
 
     def resize(head: Any) -> Any:
@@ -71,12 +86,4 @@ def make_merge(
                 panoptic = tf.where(mask, c * settings.label_divisor, panoptic)
         return panoptic
 
-    def run(heads: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int32]:
-        found: NDArray[np.int32] = merge(
-            heads[keys.SEMANTIC_LOGITS],
-            heads[keys.CENTER_HEATMAP],
-            heads[keys.OFFSET_MAP],
-        ).numpy()
-        return found
-
-    return run
+    return merge
