@@ -5,8 +5,9 @@ file imports its room inside `run`, so that every `--help` answers at once.
 """
 
 import argparse
+import contextlib
 import importlib
-import signal
+import os
 import sys
 from collections.abc import Sequence
 
@@ -74,10 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 when a check found problems (`data check`, `verify`, `doctor`),
-        2 on a user's mistake, 130 on Ctrl-C.
+        2 on a user's mistake, 130 on Ctrl-C, 141 if nobody reads the output any more.
     """
-    if hasattr(signal, "SIGPIPE"):  # `deeplab2-edge models | head` is not an error
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # a pipe may be found broken only now
+    except BrokenPipeError:
+        return _stop_printing()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     try:
         for path in getattr(args, "imports", ()):
@@ -89,3 +98,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _stop_printing() -> int:
+    """Ends quietly: `deeplab2-edge models | head` is not an error.
+
+    The signal SIGPIPE would do so as well, but also end the command when a browser
+    leaves a live view.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return 128 + 13  # what a shell says of a command that SIGPIPE ended
