@@ -39,7 +39,7 @@ def test_an_unknown_name_answers_with_the_nearest() -> None:
         require_backbone("resnet5O")
     assert "did you mean axial_swidernet" in unknown_backbone("axial_swidenet")
     own = "; a backbone of your own? add --import FILE"
-    assert unknown_backbone("street_hybrid").endswith(own)
+    assert unknown_backbone("hybrid_of_mine").endswith(own)
     assert own not in unknown_backbone("moat_0")
 
 
