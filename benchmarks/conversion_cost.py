@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import run_measured
-from deeplab2_edge.checkpoints import save_weights
-from deeplab2_edge.config import format_config, load_config
-from deeplab2_edge.experiments import find_recipe
+from benchmarks.networks import begin
 from deeplab2_edge.files import atomic_write
-from deeplab2_edge.models import build_model
 from deeplab2_edge.runtime.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "conversion_cost.json"
@@ -48,11 +45,7 @@ def _measure(network: str) -> list[dict[str, Any]]:
     recipe, size = network.split(":")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(find_recipe(recipe))
-        checkpoint = Path(folder) / "checkpoint"
-        checkpoint.mkdir()
-        save_weights(build_model(config, input_size=(65, 129)), checkpoint / "ckpt")
-        (checkpoint / "config.textproto").write_text(format_config(config))
+        checkpoint = begin(recipe, Path(folder) / "checkpoint")
         for file_format, mode in FILES:
             path = Path(folder) / f"model.{file_format}"
             started = time.monotonic()

@@ -85,13 +85,18 @@ def make_files(
     return files
 
 
+def begin(recipe: str, folder: Path) -> Path:
+    """Writes a checkpoint of the weights a network begins with, in a new folder."""
+    config = load_config(find_recipe(recipe))
+    folder.mkdir()
+    save_weights(build_model(config, input_size=(65, 129)), folder / "ckpt")
+    (folder / "config.textproto").write_text(format_config(config))
+    return folder
+
+
 def _convert(recipe: str, files: Sequence[NetworkFile]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(find_recipe(recipe))
-        checkpoint = Path(folder) / "checkpoint"
-        checkpoint.mkdir()
-        save_weights(build_model(config, input_size=(65, 129)), checkpoint / "ckpt")
-        (checkpoint / "config.textproto").write_text(format_config(config))
+        checkpoint = begin(recipe, Path(folder) / "checkpoint")
         for file in files:
             size = f"{file.canvas[0]}x{file.canvas[1]}"
             run_command(

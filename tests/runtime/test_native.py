@@ -25,12 +25,7 @@ from deeplab2_edge.runtime.native import build, compiler, library
 MERGE = MergeSettings((2, 4), 100, 9, nms_kernel=5, stuff_area_limit=20)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def check(

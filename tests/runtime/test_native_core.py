@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 
 from deeplab2_edge import keys
-from deeplab2_edge.errors import MissingExtraError, UsageError
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import MergeSettings
 from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.preprocess import Placement
 from tests.runtime.native_cases import Case, Model, check_case, make_case
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def crowd(num_centers: int = 400, seed: int = 0) -> Case:

@@ -7,18 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import MissingExtraError, UsageError
-from deeplab2_edge.runtime import native
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.runtime.draw import Color, _blend_segments
 from deeplab2_edge.runtime.native.drawing import blend_segments
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def colors_of(shades: NDArray[np.uint8]) -> list[Color]:

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import MissingExtraError, UsageError
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import MotionSettings, MotionTracker, VideoStitcher
 from deeplab2_edge.panoptic.instances import NUMPY_PASSES
-from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.native.instances import NATIVE_PASSES, rename
 
 MAPS = st.builds(
@@ -24,12 +23,7 @@ MAPS = st.builds(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def draw_map(

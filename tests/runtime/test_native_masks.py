@@ -10,21 +10,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from deeplab2_edge import panoptic
-from deeplab2_edge.errors import MissingExtraError, UsageError
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import MaskMaps, MaskSettings, MaskwiseSettings
-from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.native.masks import decode_masks
 
 RULES = MaskSettings((1, 3), 1000, 255)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def check(

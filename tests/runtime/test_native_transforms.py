@@ -8,21 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import MissingExtraError, UsageError
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.model_file import ResizeRule
-from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.native.transforms import place_image
 from deeplab2_edge.runtime.preprocess import Placement, place_on_canvas
 
 TYPES = (np.uint8, np.int8, np.int16, np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def check(

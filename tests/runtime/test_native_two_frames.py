@@ -9,20 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeplab2_edge import panoptic
-from deeplab2_edge.errors import MissingExtraError, UsageError
+from deeplab2_edge.errors import UsageError
 from deeplab2_edge.panoptic import Heads, MergeSettings
-from deeplab2_edge.runtime import native
 from deeplab2_edge.runtime.native.two_frames import merge_two_frames
 
 MERGE = MergeSettings((2, 4), 1000, 9, nms_kernel=5, stuff_area_limit=20)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    try:
-        native.load_core()
-    except MissingExtraError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("native_library")
 
 
 def check(found: Any, expected: Any, name: str = "") -> None:
