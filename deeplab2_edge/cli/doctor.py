@@ -11,7 +11,11 @@ import sys
 from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command
-from deeplab2_edge.cli.engine_options import add_engine_options, engine_options
+from deeplab2_edge.cli.engine_options import (
+    add_engine_options,
+    add_threads_option,
+    engine_options,
+)
 from deeplab2_edge.version import __version__
 
 _EPILOG = """\
@@ -110,12 +114,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="?",
         help="a file made by `deeplab2-edge convert`, to open and run as `run` would",
     )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="of the interpreter (default: the usable cores, at most 4)",
-    )
+    add_threads_option(parser)
     add_engine_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document instead of text"

@@ -10,6 +10,16 @@ from deeplab2_edge.errors import UsageError
 RUNTIME_NAMES = ("ai-edge-litert", "tflite-runtime", "tensorflow", "onnxruntime")
 
 
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads`, one number; `benchmark` takes several."""
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the interpreter (default: the usable cores, at most 4)",
+    )
+
+
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--delegate`, `--delegate-option` and `--runtime`."""
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any
 
 from deeplab2_edge.cli.arguments import add_command, parse_size
 from deeplab2_edge.cli.drawing import add_drawing_options
-from deeplab2_edge.cli.engine_options import add_engine_options
+from deeplab2_edge.cli.engine_options import add_engine_options, add_threads_option
 from deeplab2_edge.cli.run_model import open_model
 from deeplab2_edge.cli.run_outputs import Outputs, add_output_options, take_coco
 from deeplab2_edge.cli.signals import StopSignals
@@ -90,12 +90,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="HxW",
         help="canvas of a checkpoint; default: its evaluation crop",
     )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="of the interpreter (default: the usable cores, at most 4)",
-    )
+    add_threads_option(parser)
     add_engine_options(parser)
     parser.add_argument(
         "--sandbox",

@@ -5,7 +5,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from deeplab2_edge.cli.arguments import add_command
-from deeplab2_edge.cli.engine_options import add_engine_options, engine_options
+from deeplab2_edge.cli.engine_options import (
+    add_engine_options,
+    add_threads_option,
+    engine_options,
+)
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="most images to compare on; default: as many as the certificate says",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the file's engine")
+    add_threads_option(parser)
     add_engine_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
