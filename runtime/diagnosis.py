@@ -167,11 +167,24 @@ def diagnose_model(
     report = engine.report
     can_measure = not is_emulated()
     facts = {
-        "why": [_why_runtime(model, report, runtime), *_why_delegate(model, report)],
+        "why": explain_engine(model, report, runtime),
         "load_ms": round(load_ms, 1) if can_measure else None,
         "run_ms": round(min(times), 2) if can_measure else None,
     }
     return report, facts, test
+
+
+def explain_engine(
+    model: ModelFile, report: EngineReport, runtime: str | None
+) -> list[str]:
+    """Says in sentences why a model runs in what its report names.
+
+    Args:
+        model: The file that was opened.
+        report: Of its engine.
+        runtime: That was asked for.
+    """
+    return [_why_runtime(model, report, runtime), *_why_delegate(model, report)]
 
 
 def _why_runtime(model: ModelFile, report: EngineReport, asked: str | None) -> str:

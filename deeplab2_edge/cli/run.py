@@ -30,8 +30,8 @@ Motion-DeepLab and ViP-DeepLab follow instances from frame to frame: through a v
 or through the images of a folder, which are taken as its frames in the order of their
 names. With --track, other models do so too. Equal ids are then the same thing.
 
-With --json, standard output is one document with `model`, `results`, `failures` and
-`summary`; files are then written only if --output is given.
+With --json, standard output is one document with `model`, `engine`, `results`,
+`failures` and `summary`; files are then written only if --output is given.
 
 examples:
   deeplab2-edge run model.tflite photo.jpg
@@ -175,17 +175,17 @@ def _run(args: argparse.Namespace, signals: StopSignals) -> int:
     has_coco, args.save = take_coco(args.save)
     if has_coco and not args.save:
         args.save, args.no_overlay = None, True
-    segmenter, options = open_model(args)
+    model = open_model(args)
     outputs = Outputs(
         args,
-        options.kinds,
+        model.options.kinds,
         has_coco=has_coco,
         waits=all(source.kind == "image" for source in sources),
         should_stop=lambda: signals.is_received,
     )
-    artist = Artist(options) if outputs.wants_pictures else None
+    artist = Artist(model.options) if outputs.wants_pictures else None
     job = Job(
-        segmenter,
+        model,
         artist,
         outputs,
         signals,

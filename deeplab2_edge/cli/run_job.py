@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deeplab2_edge.cli.run_model import OpenedModel
 from deeplab2_edge.cli.run_outputs import Outputs
 from deeplab2_edge.cli.signals import StopSignals
 from deeplab2_edge.errors import DataError, UsageError
@@ -15,7 +16,6 @@ from deeplab2_edge.progress import format_seconds, progress
 from deeplab2_edge.wording import counted
 
 if TYPE_CHECKING:
-    from deeplab2_edge.runtime.clips import ClipSegmenter
     from deeplab2_edge.runtime.results import PanopticResult
     from deeplab2_edge.runtime.sinks import Done, Sink
     from deeplab2_edge.runtime.sources import Frame, Source
@@ -30,7 +30,7 @@ class Job:
     """Segments sources one after the other and remembers what happened.
 
     Args:
-        segmenter: Of any family.
+        model: Of any family.
         artist: Draws; None draws nothing.
         outputs: Where it all goes.
         signals: Asked between frames.
@@ -45,7 +45,7 @@ class Job:
 
     def __init__(
         self,
-        segmenter: "ClipSegmenter",
+        model: OpenedModel,
         artist: "Artist | None",
         outputs: Outputs,
         signals: StopSignals,
@@ -56,7 +56,8 @@ class Job:
     ) -> None:
         self.failures: list[dict[str, str]] = []
         self.count = 0
-        self._segmenter = segmenter
+        self._model = model
+        self._segmenter = model.segmenter
         self._artist = artist
         self._outputs = outputs
         self._signals = signals
@@ -95,6 +96,7 @@ class Job:
         folder = self._outputs.folder
         return {
             "model": self._segmenter.name,
+            "engine": self._engine(),
             "results": self._results,
             "failures": self.failures,
             "summary": {
@@ -119,6 +121,9 @@ class Job:
         if stages := self._mean_ms():
             per_stage = ", ".join(f"{name} {ms:.1f}" for name, ms in stages.items())
             print(f"ms per image: {per_stage}")
+        if (report := self._model.report) is not None:
+            reason = report.fallback_reason
+            print(f"engine: {report}" + (f" ({reason})" if reason else ""))
         if self._num_skipped:
             frames = counted(self._num_skipped, "frame")
             print(f"{frames} skipped, which came while the network was busy")
@@ -134,6 +139,12 @@ class Job:
     @property
     def _is_over(self) -> bool:
         return self._is_full or self._has_quit or self._signals.is_received
+
+    def _engine(self) -> dict[str, Any] | None:
+        report = self._model.report
+        if report is None:
+            return None
+        return {**report.to_dict(), "why": list(self._model.why)}
 
     def _segment(self, clip: "list[Source]") -> None:
         """Segments a video, or images that follow each other."""

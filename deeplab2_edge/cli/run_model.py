@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,28 @@ from deeplab2_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from deeplab2_edge.runtime.clips import ClipSegmenter
+    from deeplab2_edge.runtime.engine_report import EngineReport
     from deeplab2_edge.runtime.views import ViewOptions
 
 
-def open_model(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+@dataclasses.dataclass(frozen=True)
+class OpenedModel:
+    """Is what a run segments with.
+
+    Attributes:
+        segmenter: Takes the frames.
+        options: What is drawn of its results.
+        report: Of the engine; None of a checkpoint, which TensorFlow runs.
+        why: What the report says has these reasons, one sentence each.
+    """
+
+    segmenter: "ClipSegmenter"
+    options: "ViewOptions"
+    report: "EngineReport | None" = None
+    why: Sequence[str] = ()
+
+
+def open_model(args: argparse.Namespace) -> OpenedModel:
     """Opens the model, and finds out what can be drawn of its results.
 
     Raises:
@@ -35,7 +54,9 @@ def _is_model_file(model: str) -> bool:
     )
 
 
-def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+def _open_file(args: argparse.Namespace) -> OpenedModel:
+    from deeplab2_edge.model_file import read_model_file
+    from deeplab2_edge.runtime.diagnosis import explain_engine
     from deeplab2_edge.runtime.engine import open_engine
     from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 
@@ -44,23 +65,25 @@ def _open_file(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
             "--config and --input-size belong to checkpoints; a converted file "
             "carries its own settings: leave them out"
         )
-    segmenter = PanopticSegmenter(
-        open_engine(
-            args.model,
-            num_threads=args.threads,
-            sandbox=args.sandbox,
-            **engine_options(args),
-        )
+    model = read_model_file(args.model)
+    engine = open_engine(
+        model,
+        num_threads=args.threads,
+        sandbox=args.sandbox,
+        **engine_options(args),
     )
+    why = explain_engine(model, engine.report, args.runtime)
+    del model  # the engine has a graph of its own
+    segmenter = PanopticSegmenter(engine)
     metadata = segmenter.metadata
     options = _drawing(
         args, has_instances=metadata.has_instances, has_depth=metadata.has_depth
     )
     _check_tracking(args, metadata.has_instances, segmenter.keeps_ids)
-    return _tracked(args, segmenter), options
+    return OpenedModel(_tracked(args, segmenter), options, engine.report, why)
 
 
-def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOptions]":
+def _open_checkpoint(args: argparse.Namespace) -> OpenedModel:
     from deeplab2_edge.config import load_config
     from deeplab2_edge.experiments import find_config
     from deeplab2_edge.families import abilities_of
@@ -86,7 +109,7 @@ def _open_checkpoint(args: argparse.Namespace) -> "tuple[ClipSegmenter, ViewOpti
     from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 
     engine = load_engine(config, args.model, canvas=args.input_size)
-    return _tracked(args, PanopticSegmenter(engine)), options
+    return OpenedModel(_tracked(args, PanopticSegmenter(engine)), options)
 
 
 def _check_tracking(

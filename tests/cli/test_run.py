@@ -37,7 +37,8 @@ def test_image_gives_three_files_and_a_summary(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["run", MODEL, str(scene), "--output", str(out)]) == 0
+    words = ["run", MODEL, str(scene), "--output", str(out), "--threads", "1"]
+    assert main(words) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "scene.json",
         "scene_overlay.png",
@@ -47,6 +48,7 @@ def test_image_gives_three_files_and_a_summary(
     assert "car" in printed
     assert "1 image in" in printed
     assert "network" in printed
+    assert "engine: " in printed and ", 1 thread" in printed
     assert str(out) in printed
     assert read_image(out / "scene_overlay.png").shape == (65, 129, 3)
 
@@ -62,6 +64,10 @@ def test_json_is_one_document_and_writes_nothing(
     assert main(["run", MODEL, str(scene.parent), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "tiny"
+    engine = document["engine"]
+    assert engine["runtime"] and engine["version"] and engine["threads"] >= 1
+    assert engine["fallback_reason"] is None
+    assert f"{engine['delegate']}: no other delegate was asked for" in engine["why"]
     (result,) = document["results"]
     assert [s["id"] for s in result["segments"]] == [0, 1000, 2001, 2002]
     assert set(result["timings_ms"]) == {"decode", "preprocess", "network", "merge"}

@@ -16,6 +16,7 @@ import pytest
 from deeplab2_edge import keys
 from deeplab2_edge.cli import main
 from deeplab2_edge.errors import ModelFileError, UsageError
+from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import (
     Golden,
     ModelFile,
@@ -189,6 +190,28 @@ def test_verify_judges_the_delegate_itself(
     assert "takes nothing of this graph" in engine["notes"][0]
     assert main([*command, "mode"]) == 2
     assert "expected KEY=VALUE" in capsys.readouterr().err
+
+
+def test_a_run_says_what_computed_and_why_not_the_delegate(
+    library: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "scene.png"
+    write_png(image, draw_scene())
+    command = ["run", str(FLOAT_MODEL), str(image), "--delegate", library]
+    command += ["--delegate-option", "mode=wrong", "--output", str(tmp_path / "out")]
+    assert main([*command, "--json"]) == 0
+    engine = json.loads(capsys.readouterr().out)["engine"]
+    reason = "does not compute what the CPU does"
+    assert engine["library"] is None and engine["delegate"] != library
+    assert reason in engine["fallback_reason"]
+    assert engine["why"][-1].endswith(engine["fallback_reason"])
+    assert main(command) == 0
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("engine: ")
+    ]
+    assert reason in line
 
 
 def without_entry_points(folder: Path, library: str) -> Path:
