@@ -4,8 +4,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-# In the order they happen; `draw` is timed only where something is drawn.
+# In the order they happen; `draw` is timed only where something is drawn. What comes
+# live or through a pipe also has `WAIT`, which is no work of this machine.
 STAGES = ("decode", "preprocess", "network", "merge", "draw")
+WAIT = "wait"
 
 
 class StageTimer:
@@ -35,6 +37,12 @@ class StageTimer:
             own = elapsed - self._within
             self._nanoseconds[name] = self._nanoseconds.get(name, 0) + own
             self._within = before + elapsed
+
+    def take(self) -> dict[str, float]:
+        """Gives `milliseconds` and begins anew."""
+        taken = self.milliseconds
+        self._nanoseconds.clear()
+        return taken
 
     @property
     def milliseconds(self) -> dict[str, float]:

@@ -215,14 +215,15 @@ class Job:
     def _finish(self, frame: "Frame", result: "PanopticResult") -> "Done":
         """Draws a result and adds up its times."""
         from deeplab2_edge.runtime.sinks import Done
-        from deeplab2_edge.runtime.timing import StageTimer
+        from deeplab2_edge.runtime.timing import WAIT, StageTimer
 
         timer = StageTimer()
         drawn = None
         if self._artist is not None:
             with timer.stage("draw"):
                 drawn = self._artist.draw(result)
-        times = {"decode": frame.decode_ms, **result.timings_ms, **timer.milliseconds}
+        times = {} if frame.wait_ms is None else {WAIT: frame.wait_ms}
+        times |= {"decode": frame.decode_ms, **result.timings_ms, **timer.milliseconds}
         self._stage_ms.update(times)
         result = dataclasses.replace(result, timings_ms=times)
         self._last = result

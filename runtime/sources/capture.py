@@ -13,6 +13,7 @@ import numpy as np
 from deeplab2_edge.errors import DataError
 from deeplab2_edge.images import MAX_PIXELS
 from deeplab2_edge.runtime.sources.source import DEFAULT_FPS, Image
+from deeplab2_edge.runtime.timing import WAIT, StageTimer
 
 # OpenCV and FFmpeg explain damaged videos and missing cameras at length on stderr;
 # our one line is enough.
@@ -61,7 +62,7 @@ def read_video(path: str) -> Iterator[Image]:
     capture = _open_video(path)
     expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     count = 0
-    for image in _images(capture):
+    for image in _images(capture, capture.grab):
         yield image
         count += 1
     if 0 < count < expected - max(2, _COUNT_TOLERANCE * expected):
@@ -88,7 +89,7 @@ def probe_camera(
 
 
 def read_camera(
-    name: str, size: tuple[int, int] | None, fps: float | None
+    name: str, size: tuple[int, int] | None, fps: float | None, timer: StageTimer
 ) -> Iterator[Image]:
     """Yields the frames of a camera until it fails.
 
@@ -96,7 +97,7 @@ def read_camera(
         DataError: As `probe_camera`, or if it gives no more frames.
     """
     count = 0
-    for image in _images(_open_camera(name, size, fps)):
+    for image in _awaited(lambda: _open_camera(name, size, fps), timer):
         yield image
         count += 1
     if count:
@@ -119,7 +120,9 @@ def probe_stream(url: str, name: str) -> CaptureInfo:
     return _hearing_signals(lambda: _describe(_open_stream(url, name)))
 
 
-def read_stream(url: str, name: str, *, is_live: bool) -> Iterator[Image]:
+def read_stream(
+    url: str, name: str, timer: StageTimer, *, is_live: bool
+) -> Iterator[Image]:
     """Yields the frames of a stream.
 
     A live one that is lost gets one new connection, and after each frame the right to
@@ -131,7 +134,7 @@ def read_stream(url: str, name: str, *, is_live: bool) -> Iterator[Image]:
     count = 0
     while True:
         before = count
-        for image in _images(_open_stream(url, name)):
+        for image in _awaited(lambda: _open_stream(url, name), timer):
             yield image
             count += 1
         if not is_live:
@@ -161,10 +164,22 @@ def _hearing_signals(function: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def _images(capture: Any) -> Iterator[Image]:
+def _awaited(open_capture: Callable[[], Any], timer: StageTimer) -> Iterator[Image]:
+    """Yields the frames of what lets one wait, and tells a timer how long."""
+    with timer.stage(WAIT):
+        capture = open_capture()
+
+    def grab() -> bool:
+        with timer.stage(WAIT):
+            return bool(capture.grab())
+
+    yield from _images(capture, grab)
+
+
+def _images(capture: Any, grab: Callable[[], bool]) -> Iterator[Image]:
     try:
-        while True:
-            is_read, image = capture.read()
+        while grab():
+            is_read, image = capture.retrieve()
             if not is_read:
                 return
             yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

@@ -14,6 +14,7 @@ from deeplab2_edge.runtime.sources.source import (
     Source,
     SourceOptions,
 )
+from deeplab2_edge.runtime.timing import StageTimer
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -62,10 +63,14 @@ def open_sources(
                     sources.append(_image(str(image), stem, clip=word))
         elif path.suffix.lower() in VIDEO_SUFFIXES and path.exists():
             info = capture.probe_video(text)
-            read = functools.partial(capture.read_video, text)
             sources.append(
                 Source(
-                    text, "video", unique(path.stem), read, info.num_frames, info.fps
+                    text,
+                    "video",
+                    unique(path.stem),
+                    _of_file(capture.read_video, text),
+                    info.num_frames,
+                    info.fps,
                 )
             )
         elif path.exists() and not _is_camera(text):
@@ -182,10 +187,17 @@ def _is_camera(text: str) -> bool:
 
 
 def _image(path: str, stem: str, *, clip: str = "") -> Source:
-    def read() -> Iterator[Image]:
-        yield read_image(path)
+    return Source(path, "image", stem, _of_file(_only_image, path), clip=clip)
 
-    return Source(path, "image", stem, read, clip=clip)
+
+def _only_image(path: str) -> Iterator[Image]:
+    yield read_image(path)
+
+
+def _of_file(
+    read: Callable[[str], Iterator[Image]], path: str
+) -> Callable[[StageTimer], Iterator[Image]]:
+    return lambda _: read(path)  # files let nobody wait
 
 
 def _check_options(inputs: Sequence[str], options: SourceOptions) -> None:

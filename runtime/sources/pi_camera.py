@@ -11,6 +11,7 @@ import numpy as np
 
 from deeplab2_edge.errors import DataError, MissingExtraError
 from deeplab2_edge.runtime.sources.source import Image
+from deeplab2_edge.runtime.timing import WAIT, StageTimer
 
 # Without a wish: the picture of a video call, which every sensor gives.
 SIZE = (480, 640)
@@ -35,7 +36,7 @@ def require_picamera2() -> Any:
 
 
 def read_pi_camera(
-    number: int, size: tuple[int, int] | None, fps: float | None
+    number: int, size: tuple[int, int] | None, fps: float | None, timer: StageTimer
 ) -> Iterator[Image]:
     """Yields the frames of a camera on the ribbon cable.
 
@@ -43,6 +44,7 @@ def read_pi_camera(
         number: Of the camera, from 0.
         size: (height, width); default: `SIZE`.
         fps: Frames per second; default: `FPS`.
+        timer: Of the waits for the camera.
 
     Raises:
         MissingExtraError: As `require_picamera2`.
@@ -51,7 +53,8 @@ def read_pi_camera(
     picamera2 = require_picamera2()
     height, width = size or SIZE
     try:
-        camera = picamera2.Picamera2(number)
+        with timer.stage(WAIT):
+            camera = picamera2.Picamera2(number)
     # It raises IndexError for a number too many, RuntimeError for a camera in use.
     except (IndexError, RuntimeError) as error:
         raise DataError(
@@ -60,15 +63,17 @@ def read_pi_camera(
         ) from None
     try:
         # Its names tell the order from the last byte: BGR888 is R, G, B in memory.
-        camera.configure(
-            camera.create_video_configuration(
-                main={"size": (width, height), "format": "BGR888"},
-                controls={"FrameRate": fps or FPS},
-            )
+        configuration = camera.create_video_configuration(
+            main={"size": (width, height), "format": "BGR888"},
+            controls={"FrameRate": fps or FPS},
         )
-        camera.start()
+        with timer.stage(WAIT):
+            camera.configure(configuration)
+            camera.start()
         while True:
-            yield _upright(camera.capture_array("main"), width)
+            with timer.stage(WAIT):
+                array = camera.capture_array("main")
+            yield _upright(array, width)
     except RuntimeError as error:
         raise DataError(f"picamera:{number}: stopped ({error})") from None
     finally:

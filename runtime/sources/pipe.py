@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import MAX_FILE_BYTES, MAX_PIXELS, decode_image
 from deeplab2_edge.runtime.sources.source import Image
+from deeplab2_edge.runtime.timing import WAIT, StageTimer
 
 # Name, as FFmpeg calls it -> conversion by OpenCV, None if it is RGB already. Color
 # differences are those of BT.601 with limited range.
@@ -62,6 +63,7 @@ def check_raw(size: tuple[int, int], pixel_format: str) -> None:
 def read_pipe(
     raw_size: tuple[int, int] | None,
     raw_format: str | None,
+    timer: StageTimer,
     stream: BinaryIO | None = None,
 ) -> Iterator[Image]:
     """Yields the frames that come through a pipe.
@@ -69,6 +71,7 @@ def read_pipe(
     Args:
         raw_size: (height, width) of raw frames; None if the images tell their own.
         raw_format: Of `RAW_FORMATS`.
+        timer: Of the waits for bytes.
         stream: Unbuffered; default: the standard input.
 
     Raises:
@@ -83,13 +86,13 @@ def read_pipe(
         # Its buffer has a lock that a thread within a read does not give back.
         stream = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     if raw_size is not None and raw_format is not None:
-        yield from _raw_frames(stream, raw_size, raw_format)
+        yield from _raw_frames(stream, raw_size, raw_format, timer)
     else:
-        yield from _images(_Bytes(stream))
+        yield from _images(_Bytes(stream, timer))
 
 
 def _raw_frames(
-    stream: BinaryIO, size: tuple[int, int], pixel_format: str
+    stream: BinaryIO, size: tuple[int, int], pixel_format: str, timer: StageTimer
 ) -> Iterator[Image]:
     height, width = size
     shape: tuple[int, ...] = (height, width, 3)
@@ -101,7 +104,8 @@ def _raw_frames(
     count = 0
     while True:
         pixels = np.empty(shape, np.uint8)
-        filled = _fill(stream, pixels)
+        with timer.stage(WAIT):
+            filled = _fill(stream, pixels)
         if filled == 0:
             return
         if filled < pixels.size:
@@ -130,9 +134,10 @@ def _fill(stream: BinaryIO, pixels: NDArray[np.uint8]) -> int:
 class _Bytes:
     """Holds the part of a stream that is being looked at."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, timer: StageTimer) -> None:
         self.data = bytearray()
         self._stream = stream
+        self._timer = timer
 
     def has(self, count: int) -> bool:
         """Reads on until there are so many bytes; False if the stream ends before."""
@@ -142,7 +147,8 @@ class _Bytes:
                     f"stdin: an image has more than {MAX_FILE_BYTES} bytes, which is "
                     "what images may have"
                 )
-            chunk = self._stream.read(_READ_BYTES)
+            with self._timer.stage(WAIT):
+                chunk = self._stream.read(_READ_BYTES)
             if not chunk:
                 return False
             self.data += chunk

@@ -1,6 +1,5 @@
 """A source of frames, whatever it is, and what may be asked of it."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError
+from deeplab2_edge.runtime.timing import WAIT, StageTimer
 
 Image = NDArray[np.uint8]
 
@@ -21,10 +21,13 @@ class Frame:
     Attributes:
         image: uint8 `[H, W, 3]` RGB.
         index: Number within its source, from 0.
-        decode_ms: Time it took to read; of a camera also the wait for it.
+        decode_ms: Time it took to read, without `wait_ms`.
         source: Name of its source.
         stem: Start of the names of output files of its source.
         is_of_video: Whether others follow it.
+        wait_ms: Time until the camera, the stream or the program at the other end of
+            the pipe gave it, the first time also until it was opened; None of files.
+            FFmpeg decodes the frames of streams meanwhile, so that is part of it.
     """
 
     image: Image
@@ -33,6 +36,7 @@ class Frame:
     source: str = ""
     stem: str = ""
     is_of_video: bool = True
+    wait_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Source:
         kind: `image`, `video`, `camera`, `stream` or `pipe`.
         stem: Start of the names of output files; unique within one call of
             `open_sources`.
-        read: Gives the images, uint8 `[H, W, 3]` RGB, from the first.
+        read: Gives the images, uint8 `[H, W, 3]` RGB, from the first, and tells the
+            timer of its waits.
         num_frames: Expected number; None of sources that do not tell.
         fps: Frames per second of what is no image.
         clip: Images with the same word follow each other as the frames of a video do:
@@ -72,7 +77,7 @@ class Source:
     name: str
     kind: str
     stem: str
-    read: Callable[[], Iterator[Image]]
+    read: Callable[[StageTimer], Iterator[Image]]
     num_frames: int | None = 1
     fps: float = DEFAULT_FPS
     clip: str = ""
@@ -85,16 +90,18 @@ class Source:
             DataError: If the source cannot be read, or ends where it should not.
         """
         index = 0
-        images = self.read()
+        timer = StageTimer()
+        images = self.read(timer)
         while True:
-            start = time.perf_counter_ns()
-            image = next(images, None)
+            with timer.stage("decode"):
+                image = next(images, None)
             if image is None:
                 break
-            milliseconds = (time.perf_counter_ns() - start) / 1e6
+            times = timer.take()
             yield Frame(
-                *(image, index, milliseconds, self.name, self.stem),
+                *(image, index, times["decode"], self.name, self.stem),
                 is_of_video=self.kind != "image",
+                wait_ms=times.get(WAIT),
             )
             index += 1
         if index == 0:

@@ -328,6 +328,8 @@ def test_a_live_pipe_skips_what_is_older_than_the_budget(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     frames = [result["frame"] for result in document["results"]]
+    assert all({"wait", "decode"} <= set(r["timings_ms"]) for r in document["results"])
+    assert next(iter(document["summary"]["mean_ms"])) == "wait"
     skipped = document["summary"]["skipped"]
     assert skipped > 0
     assert frames == sorted(set(frames))

@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from typing import BinaryIO, cast
 
 import cv2
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError, UsageError
 from deeplab2_edge.images import encode_jpeg, encode_png
-from deeplab2_edge.runtime.sources import pipe
+from deeplab2_edge.runtime.sources import SourceOptions, open_sources, pipe
 from deeplab2_edge.runtime.sources.pipe import check_raw, read_pipe
+from deeplab2_edge.runtime.timing import StageTimer
 from tests.runtime.tiny_model import draw_scene
 
 SIZE = (64, 128)
@@ -70,7 +72,9 @@ def test_raw_frames_come_as_rgb(pixel_format: str, tolerance: int) -> None:
         "yuv420p": i420.tobytes(),
         "nv12": _nv12(i420),
     }[pixel_format]
-    found = list(read_pipe(SIZE, pixel_format, stream(data * 3, step=1000)))
+    found = list(
+        read_pipe(SIZE, pixel_format, StageTimer(), stream(data * 3, step=1000))
+    )
     assert len(found) == 3
     for frame in found:
         difference = np.abs(frame.astype(int) - image)
@@ -79,12 +83,14 @@ def test_raw_frames_come_as_rgb(pixel_format: str, tolerance: int) -> None:
 
 def test_gray_frames_have_three_equal_channels() -> None:
     gray = smooth()[..., 0]
-    (frame,) = read_pipe(SIZE, "gray8", stream(gray.tobytes()))
+    (frame,) = read_pipe(SIZE, "gray8", StageTimer(), stream(gray.tobytes()))
     np.testing.assert_array_equal(frame, np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_raw_frames_do_not_share_memory() -> None:
-    first, second = read_pipe(SIZE, "rgb24", stream(scene().tobytes() * 2))
+    first, second = read_pipe(
+        SIZE, "rgb24", StageTimer(), stream(scene().tobytes() * 2)
+    )
     first[:] = 7
     np.testing.assert_array_equal(second, scene())
 
@@ -94,7 +100,7 @@ def test_images_of_any_kind_and_size_follow_each_other(step: int) -> None:
     small = scene()[:20, :30]
     jpeg = encode_jpeg(small)
     data = encode_png(scene()) + jpeg + jpeg + encode_png(small)
-    found = list(read_pipe(None, None, stream(data, step)))
+    found = list(read_pipe(None, None, StageTimer(), stream(data, step)))
     assert [frame.shape for frame in found] == [
         (64, 128, 3),
         (20, 30, 3),
@@ -109,7 +115,7 @@ def test_a_thumbnail_within_does_not_end_a_jpeg() -> None:
     jpeg, thumbnail = encode_jpeg(scene()), encode_jpeg(scene()[:8, :8])
     segment = b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     data = jpeg[:2] + segment + jpeg[2:]
-    assert [f.shape for f in read_pipe(None, None, stream(data * 2))] == [
+    assert [f.shape for f in read_pipe(None, None, StageTimer(), stream(data * 2))] == [
         (64, 128, 3)
     ] * 2
 
@@ -118,7 +124,7 @@ def test_a_thumbnail_within_does_not_end_a_jpeg() -> None:
 def test_an_image_comes_before_the_next_one_begins(encode: object) -> None:
     read_end, write_end = os.pipe()
     with open(read_end, "rb", buffering=0) as source, open(write_end, "wb") as sink:
-        images = read_pipe(None, None, cast(BinaryIO, source))
+        images = read_pipe(None, None, StageTimer(), cast(BinaryIO, source))
         for _ in range(2):
             sink.write(encode(scene()))  # type: ignore[operator]
             sink.flush()
@@ -128,6 +134,34 @@ def test_an_image_comes_before_the_next_one_begins(encode: object) -> None:
             thread.start()
             thread.join(10)
             assert len(found) == 1
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_waiting_for_the_other_program_is_not_decoding(
+    is_raw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    data = scene().tobytes() if is_raw else encode_png(scene())
+    size, pixel_format = (SIZE, "rgb24") if is_raw else (None, None)
+
+    def write() -> None:
+        with open(write_end, "wb", buffering=0) as sink:
+            for _ in range(2):
+                time.sleep(0.3)
+                sink.write(data)
+
+    with open(read_end, "rb", buffering=0) as stdin:
+        monkeypatch.setattr(pipe.sys, "stdin", stdin)
+        options = SourceOptions(raw_size=size, raw_format=pixel_format)
+        (source,) = open_sources(["-"], options)
+        thread = threading.Thread(target=write)
+        thread.start()
+        frames = list(source.frames())
+        thread.join()
+    assert len(frames) == 2
+    for frame in frames:
+        assert frame.wait_ms is not None and frame.wait_ms > 200
+        assert frame.decode_ms < 100
 
 
 @pytest.mark.parametrize(
@@ -144,7 +178,7 @@ def test_an_image_comes_before_the_next_one_begins(encode: object) -> None:
 )
 def test_what_is_no_image_is_named(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        list(read_pipe(None, None, stream(data)))
+        list(read_pipe(None, None, StageTimer(), stream(data)))
 
 
 def test_an_image_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,12 +187,12 @@ def test_an_image_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     chunk = b"\x89PNG\r\n\x1a\n" + (0xFFFFFFF0).to_bytes(4, "big") + bytes(1 << 22)
     for data in (endless, chunk):
         with pytest.raises(DataError, match="more than 1048576 bytes"):
-            list(read_pipe(None, None, stream(data)))
+            list(read_pipe(None, None, StageTimer(), stream(data)))
 
 
 def test_a_pipe_that_ends_within_a_frame_gives_those_before() -> None:
     data = scene().tobytes()
-    frames = read_pipe(SIZE, "rgb24", stream(data + data[:100]))
+    frames = read_pipe(SIZE, "rgb24", StageTimer(), stream(data + data[:100]))
     np.testing.assert_array_equal(next(frames), scene())
     with pytest.raises(DataError, match="within frame 1, after 100 of 24576 bytes"):
         next(frames)

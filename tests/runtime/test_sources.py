@@ -10,6 +10,7 @@ import pytest
 from deeplab2_edge.errors import DataError, OutputError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.runtime.sources import capture, open_sources
+from deeplab2_edge.runtime.timing import WAIT, StageTimer
 from deeplab2_edge.runtime.video import open_video
 from tests.runtime.tiny_model import draw_scene
 
@@ -47,6 +48,7 @@ def test_video_frames_are_rgb_in_order(video: Path) -> None:
     assert (source.kind, source.num_frames, source.fps) == ("video", 3, 10.0)
     frames = list(source.frames())
     assert [frame.index for frame in frames] == [0, 1, 2]
+    assert all(f.wait_ms is None and f.decode_ms > 0 for f in frames)
     for frame, shade in zip(frames, (0, 100, 200), strict=True):
         assert frame.image.shape == (64, 96, 3)
         assert abs(int(frame.image.mean()) - shade) < 6  # lossy
@@ -128,9 +130,12 @@ def test_a_camera_that_vanishes_is_named_after_its_frames(
     # No camera here: OpenCV reads a file in its place, which ends as a camera does
     # whose cable is pulled.
     monkeypatch.setattr(capture.cv2, "CAP_V4L2", cv2.CAP_FFMPEG)
-    frames = capture.read_camera(str(video), None, None)
+    timer = StageTimer()
+    frames = capture.read_camera(str(video), None, None, timer)
     for _ in range(3):
-        assert next(frames).shape == (64, 96, 3)
+        with timer.stage("decode"):
+            assert next(frames).shape == (64, 96, 3)
+        assert set(timer.take()) == {WAIT, "decode"}
     with pytest.raises(DataError, match="gave 3 frames and then no more"):
         next(frames)
     with pytest.raises(DataError, match="gives 64x96 .*, not 480x640"):

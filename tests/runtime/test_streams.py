@@ -43,6 +43,7 @@ def test_a_stream_is_lost_found_again_and_lost(
             for frame in source.frames():
                 frames.append(frame)
     assert [frame.index for frame in frames] == list(range(80))
+    assert all(frame.wait_ms is not None for frame in frames)
     difference = np.abs(frames[0].image.astype(int) - draw_scene()[:64, :128])
     assert difference.mean() < 5  # lossy
     notes = [record.getMessage() for record in caplog.records]

@@ -31,5 +31,5 @@ def make_result(number: int, *, size: tuple[int, int] = (60, 120)) -> PanopticRe
         panoptic,
         CLASSES,
         scores={CAR: 0.9, PERSON: 0.25},
-        timings_ms={"preprocess": 1.0, "network": 30.5, "merge": 2.0},
+        timings_ms={"wait": 9.0, "preprocess": 1.0, "network": 30.5, "merge": 2.0},
     )

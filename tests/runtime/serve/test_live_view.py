@@ -35,7 +35,8 @@ def test_the_newest_frame_is_shown() -> None:
         document = _get_json(live)
     assert document["number"] == 2 and document["index"] == 2
     assert document["source"] == "test" and document["state"] == "running"
-    assert document["timings_ms"] == {"preprocess": 1.0, "network": 30.5, "merge": 2.0}
+    stages = {"wait": 9.0, "preprocess": 1.0, "network": 30.5, "merge": 2.0}
+    assert document["timings_ms"] == stages
     assert [segment["id"] for segment in document["segments"]] == [SKY, ROAD, CAR]
     car = document["segments"][2]
     assert car["score"] == pytest.approx(0.9)

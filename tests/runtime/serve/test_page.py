@@ -62,6 +62,8 @@ def test_the_picture_moves_and_the_table_follows(browser: Browser) -> None:
         assert page.evaluate(STATE) == "running"
         cells = "[...document.querySelectorAll('#segments td')].map(c => c.textContent)"
         assert page.evaluate(cells)[:4] == ["car", str(CAR), "0.90", "2.8 %"]
+        # Waiting for a camera is no work: it is no bar, and not in the sum.
+        assert page.evaluate("document.getElementById('total').textContent") == "33.5"
         stages = "document.getElementById('stages').innerText.split(/\\s+/)"
         assert page.evaluate(stages)[:4] == ["preprocess", "1.0", "network", "30.5"]
         place = "document.getElementById('place').textContent"
