@@ -17,9 +17,16 @@ def test_runtime_runs_a_model_without_tensorflow() -> None:
     )
 
 
-def test_public_names_exist() -> None:
+def test_public_names_exist_and_load_only_what_they_need() -> None:
     for name in runtime.__all__:
         assert hasattr(runtime, name)
+    assert sorted(runtime.__all__) == sorted(runtime._PUBLIC)
+    assert not hasattr(runtime, "Pipeline")
+    _run("import deeplab2_edge.runtime", forbidden=("numpy", "cv2"))
+    _run(
+        "from deeplab2_edge.runtime import FramePipeline, open_sources",
+        forbidden=("ai_edge_litert", "deeplab2_edge.runtime.serve"),
+    )
 
 
 def _run(code: str, forbidden: tuple[str, ...]) -> None:
