@@ -9,14 +9,16 @@ Every contender is a process of its own, with one picture in and one overlay out
 * `saved-model`: the float network and that merging in one SavedModel, on the CPU.
 
 They take turns (A B C D A B C D ...), so that a drifting machine hits all alike; ratios
-are medians of the ratios of a round. Pictures are mosaics of street scenes, with 20 and
-more instances each. `peak_memory_bytes` is that of the process.
+are medians of the ratios of a round. Pictures are mosaics of street scenes.
+`peak_memory_bytes` is that of the process; `stages_ms` are medians of what the runtime
+says of its own stages, and `merge_share` is its merging over its network.
 
-    python -m benchmarks.end_to_end [--checkpoint demo] [--canvases 257x513 ...]
-        [--models DIR] [--rounds 15] [--output FILE.json]
+    python -m benchmarks.end_to_end [--checkpoint large=runs/large]
+        [--canvases 257x513 ...] [--models DIR] [--rounds 15] [--output FILE.json]
 """
 
 import argparse
+import collections
 import json
 import multiprocessing
 import os
@@ -33,7 +35,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.command import run_command
+from benchmarks.networks import make_files, named_checkpoint
 from deeplab2_edge import keys
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.images import read_image
@@ -43,6 +45,7 @@ from deeplab2_edge.synth import render_scene
 
 _RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
 _TILE = (257, 513)
+_FORMATS = ("tflite", "onnx")
 _THREADS = (1, 2)
 _FIRST_SCENE = 1_000_300
 _REFERENCE = "saved-model none"
@@ -58,6 +61,7 @@ class Contender:
         file: Of the network; of a SavedModel the checkpoint.
         threads: Of everything.
         canvas: (height, width).
+        network: What it is called in tables.
     """
 
     way: str
@@ -65,6 +69,7 @@ class Contender:
     file: str
     threads: int
     canvas: tuple[int, int]
+    network: str
 
     @property
     def name(self) -> str:
@@ -75,22 +80,27 @@ class Contender:
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="demo")
+    parser.add_argument(
+        "--checkpoint", action="append", metavar="[NAME=]FOLDER", help="default: demo"
+    )
     parser.add_argument("--canvases", nargs="+", default=["257x513", "513x1025"])
     parser.add_argument("--models", type=Path, default=Path("build/end_to_end"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, default=_RESULTS)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for text in args.canvases:
-        height, width = map(int, text.split("x"))
-        files = _files(args.models, args.checkpoint, (height, width))
-        for threads in _THREADS:
-            contenders = _contenders(files, args.checkpoint, (height, width), threads)
-            rows += _measure(contenders, args.rounds)
+    for named in args.checkpoint or ["demo"]:
+        network, checkpoint = named_checkpoint(named)
+        for text in args.canvases:
+            height, width = map(int, text.split("x"))
+            files = make_files(args.models, checkpoint, (height, width), _FORMATS)
+            for threads in _THREADS:
+                contenders = _contenders(
+                    files, checkpoint, (height, width), threads, network
+                )
+                rows += _measure(contenders, args.rounds)
     document = {
         "command": "python -m benchmarks.end_to_end",
-        "checkpoint": args.checkpoint,
         "machine": describe_machine(),
         "rounds": args.rounds,
         "rows": rows,
@@ -99,34 +109,12 @@ def main() -> None:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _files(
-    folder: Path, checkpoint: str, canvas: tuple[int, int]
-) -> dict[tuple[str, str], Path]:
-    """Converts what is not there yet; gives files by format and mode."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = checkpoint.strip("/").replace("/", "_")
-    size = f"{canvas[0]}x{canvas[1]}"
-    files = {}
-    for file_format in ("tflite", "onnx"):
-        for mode in ("none", "int8"):
-            path = folder / f"{name}_{size}_{mode}.{file_format}"
-            files[file_format, mode] = path
-            if not path.exists():
-                run_command(
-                    *("convert", "--checkpoint", checkpoint, "--input-size", size),
-                    *("--format", file_format, "--quantize", mode, "--quiet", "--json"),
-                    *("--calibration-data", "synthetic:train"),
-                    *("--calibration-images", "24", "--verify-images", "2"),
-                    *("--output", str(path)),
-                )
-    return files
-
-
 def _contenders(
     files: dict[tuple[str, str], Path],
     checkpoint: str,
     canvas: tuple[int, int],
     threads: int,
+    network: str,
 ) -> list[Contender]:
     ways = (
         ("runtime", "tflite"),
@@ -136,11 +124,11 @@ def _contenders(
     )
     return [
         *(
-            Contender(way, mode, str(files[kind, mode]), threads, canvas)
+            Contender(way, mode, str(files[kind, mode]), threads, canvas, network)
             for way, kind in ways
             for mode in ("none", "int8")
         ),
-        Contender("saved-model", "none", checkpoint, threads, canvas),
+        Contender("saved-model", "none", checkpoint, threads, canvas, network),
     ]
 
 
@@ -159,6 +147,7 @@ def _measure(contenders: Sequence[Contender], rounds: int) -> list[dict[str, Any
         times = milliseconds[contender.name]
         pairs = zip(milliseconds[_REFERENCE], times, strict=True)
         row = {
+            "network": contender.network,
             "canvas": list(contender.canvas),
             "threads": contender.threads,
             "way": contender.way,
@@ -222,13 +211,23 @@ def _work(contender: Contender, picture: Path, connection: Connection) -> None:
     cv2.setNumThreads(contender.threads)
     make = _WAYS[contender.way](contender)
     result: Any = None
+    stages: collections.defaultdict[str, list[float]] = collections.defaultdict(list)
     while connection.recv() == "run":
         start = time.perf_counter()
         result = make(str(picture))
         result.overlay()
         connection.send((time.perf_counter() - start) * 1000)
-    things = sum(segment.is_thing for segment in result.segments)
-    connection.send({"things": things, "peak_memory_bytes": peak_memory_bytes()})
+        for stage, milliseconds in result.timings_ms.items():
+            stages[stage].append(milliseconds)
+    medians = {stage: statistics.median(times) for stage, times in stages.items()}
+    facts: dict[str, Any] = {
+        "things": sum(segment.is_thing for segment in result.segments),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    if medians:
+        facts["stages_ms"] = {stage: round(ms, 3) for stage, ms in medians.items()}
+        facts["merge_share"] = round(medians["merge"] / medians["network"], 4)
+    connection.send(facts)
 
 
 def _runtime(contender: Contender) -> Callable[[str], Any]:

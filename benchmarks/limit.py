@@ -6,10 +6,10 @@ what it reaches on networks of published size. The time of each is then divided 
 of operator, as XNNPACK runs them; a kind's loss is its time less what its multiply-adds
 would take at the peak.
 
-Networks have the weights they begin with: time does not depend on them. Files are made
-once and kept in `--models`.
+Files are made once and kept in `--models`.
 
-    python -m benchmarks.limit [--models DIR] [--output FILE.json] [--plot FILE.png]
+    python -m benchmarks.limit [--checkpoint large=runs/large] [--models DIR]
+        [--output FILE.json]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.networks import PUBLISHED, make_files
+from benchmarks.networks import make_files, named_checkpoint
 from benchmarks.op_profile import TimedOp, profile_ops, total_ms
 from deeplab2_edge.files import atomic_write
 from deeplab2_edge.model_file import read_model_file
@@ -33,7 +33,6 @@ from deeplab2_edge.targets.cost import multiply_adds
 from deeplab2_edge.tflite_file.graph import read_graph
 
 _RESULTS = Path(__file__).parent / "results" / "limit.json"
-_CANVAS = (513, 1025)
 _THREADS = (1, 2)
 # What a kernel of XNNPACK is called, and what it is.
 _KINDS = (
@@ -60,11 +59,23 @@ _LAYERS = {
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint", action="append", metavar="[NAME=]FOLDER", help="default: demo"
+    )
+    parser.add_argument("--canvas", default="513x1025", metavar="HxW")
     parser.add_argument("--models", type=Path, default=Path("build/networks"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=_RESULTS)
     args = parser.parse_args()
-    files = make_files(args.models, PUBLISHED, [_CANVAS])
+    height, width = map(int, args.canvas.split("x"))
+    networks = dict(map(named_checkpoint, args.checkpoint or ["demo"]))
+    files = {
+        (name, mode): path
+        for name, checkpoint in networks.items()
+        for (_, mode), path in make_files(
+            args.models, checkpoint, (height, width)
+        ).items()
+    }
     peaks = {
         dtype: {
             name: _rates(_layer(*shape, dtype=dtype), args.rounds)
@@ -73,14 +84,16 @@ def main() -> None:
         for dtype in ("float32", "int8")
     }
     rows = []
-    for file in files:
-        dtype = "int8" if file.mode == "int8" else "float32"
+    for (network, mode), path in files.items():
+        dtype = "int8" if mode == "int8" else "float32"
         for threads in _THREADS:
-            ops = profile_ops(file.path, threads=threads)
+            ops = profile_ops(path, threads=threads)
             row = {
-                **file.to_dict(),
+                "network": network,
+                "canvas": [height, width],
+                "mode": mode,
                 "threads": threads,
-                **_account(file.path, ops, _peak(peaks[dtype], threads)),
+                **_account(path, ops, _peak(peaks[dtype], threads)),
             }
             rows.append(row)
             print(json.dumps(row), flush=True)

@@ -84,6 +84,7 @@ def main() -> None:
     centers = [_against_centers(canvas, 5 * args.rounds) for canvas in canvases]
     print(json.dumps(centers), flush=True)
     document = {
+        "command": "python -m benchmarks.merging",
         "machine": describe_machine(),
         "classes": CLASSES,
         "rounds": args.rounds,

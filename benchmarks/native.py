@@ -82,7 +82,12 @@ def main() -> None:
             row |= _measure(plain, natively, args.rounds)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    document = {"machine": describe_machine(), "rounds": args.rounds, "rows": rows}
+    document = {
+        "command": "python -m benchmarks.native",
+        "machine": describe_machine(),
+        "rounds": args.rounds,
+        "rows": rows,
+    }
     with atomic_write(args.output) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 
