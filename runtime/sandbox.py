@@ -17,35 +17,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import (
-    DataError,
-    DeepLabEdgeError,
-    MissingExtraError,
-    ModelFileError,
-    UsageError,
-)
-from deeplab2_edge.model_file import (
-    CUSTOM_OP,
-    ModelFile,
-    check_graph,
-    read_model_file,
-)
+from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError, UsageError
+from deeplab2_edge.model_file import ModelFile, check_graph, read_model_file
 from deeplab2_edge.runtime.comparison import (
     check_finite,
     compare_outputs,
     sample_inputs,
 )
-from deeplab2_edge.runtime.custom_op import op_outputs
 from deeplab2_edge.runtime.engine import check_threads, with_plateaus
 from deeplab2_edge.runtime.engine_report import EngineReport
 from deeplab2_edge.runtime.heads import RawHead
-from deeplab2_edge.runtime.preprocess import PlacedImage
-from deeplab2_edge.runtime.sandbox_channel import (
-    Channel,
-    ChannelClosed,
-    ChannelLate,
+from deeplab2_edge.runtime.messages import (
     Document,
+    describe_model,
+    printable,
+    read_error,
+    room_for_heads,
 )
+from deeplab2_edge.runtime.preprocess import PlacedImage
+from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed, ChannelLate
 from deeplab2_edge.runtime.sandbox_process import (
     GRACE_SECONDS,
     end_worker,
@@ -53,12 +43,6 @@ from deeplab2_edge.runtime.sandbox_process import (
 )
 
 _MOST_MEMORY = 4 << 30  # by default, where the machine has more
-_MAX_MESSAGE = 600
-_ERRORS = {
-    error.__name__: error
-    for error in (DataError, MissingExtraError, ModelFileError, UsageError)
-}
-_DTYPES = frozenset({"float32", "int8", "uint8", "int16", "int32"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +163,12 @@ class SandboxEngine:
         heads: list[RawHead] = []
 
         def place(document: Document, size: int) -> Sequence[NDArray[Any]]:
-            found = {} if "error" in document else self._described(document)
+            found = {}
+            if "error" not in document:
+                try:
+                    found = room_for_heads(self.metadata, document.get("heads"))
+                except ValueError:
+                    raise ChannelClosed from None
             if sum(head.values.nbytes for head in found.values()) != size:
                 raise ChannelClosed
             heads[:] = found.values()
@@ -209,12 +198,9 @@ class SandboxEngine:
         delegate_options: Mapping[str, str] | None,
         runtime: str | None,
     ) -> Document:
-        text = model.metadata.to_json().encode()
+        described, parts = describe_model(model)
         task = {
-            "format": model.format,
-            "path": None if model.path is None else str(model.path),
-            "allow_ops": model.allow_ops,
-            "limits": dataclasses.asdict(model.limits),
+            "model": described,
             "threads": self.num_threads,
             "delegate": delegate,
             "delegate_options": None
@@ -222,11 +208,9 @@ class SandboxEngine:
             else dict(delegate_options),
             "runtime": runtime,
             "memory": self.limits.memory_bytes,
-            "sizes": [len(text), len(model.graph)],
+            "sizes": [len(part) for part in parts],
         }
-        return self._ask(
-            task, (text, model.graph), _nothing, "loading it", self.limits.load_seconds
-        )
+        return self._ask(task, parts, _nothing, "loading it", self.limits.load_seconds)
 
     def _ask(
         self,
@@ -279,33 +263,7 @@ class SandboxEngine:
                 f"{self._label}: takes more than {memory:.0f} MiB while {doing} in the "
                 "sandbox; raise SandboxLimits.memory_bytes if you trust the file"
             )
-        message = _printable(reply.get("message"))
-        if self._label not in message:
-            message = f"{self._label}: {message}"
-        return _ERRORS.get(str(reply["error"]), ModelFileError)(message)
-
-    def _described(self, document: Document) -> dict[str, RawHead]:
-        """Makes room for the heads that the worker announces, if they can be right."""
-        specs = dict(self.metadata.outputs)
-        if self.metadata.merge_place == CUSTOM_OP:
-            specs |= {spec.name: spec for spec in op_outputs(self.metadata)}
-        heads: dict[str, RawHead] = {}
-        try:
-            for entry in document["heads"]:
-                name, dtype, scale = entry["name"], entry["dtype"], entry["scale"]
-                shape = specs[name].shape
-                if tuple(entry["shape"]) != shape or dtype not in _DTYPES:
-                    raise ChannelClosed
-                if not math.isfinite(scale):
-                    raise ChannelClosed
-                heads[name] = RawHead(
-                    np.empty(shape, dtype), float(scale), int(entry["zero_point"])
-                )
-        except (KeyError, TypeError, ValueError):
-            raise ChannelClosed from None
-        if not set(self.metadata.outputs) <= set(heads):
-            raise ChannelClosed
-        return heads
+        return read_error(reply, self._label)
 
     def _check_self_test(self, model: ModelFile) -> None:
         found = self.run(sample_inputs(model))
@@ -345,15 +303,15 @@ def _report(document: Any, label: str) -> EngineReport:
     try:
         library, reason = document["library"], document["fallback_reason"]
         return EngineReport(
-            runtime=_printable(document["runtime"]),
-            version=_printable(document["version"]),
-            delegate=_printable(document["delegate"]),
-            library=None if library is None else _printable(library),
-            fallback_reason=None if reason is None else _printable(reason),
+            runtime=printable(document["runtime"]),
+            version=printable(document["version"]),
+            delegate=printable(document["delegate"]),
+            library=None if library is None else printable(library),
+            fallback_reason=None if reason is None else printable(reason),
             threads=int(document["threads"]),
-            notes=tuple(map(_printable, document["notes"])),
+            notes=tuple(map(printable, document["notes"])),
             differences={
-                _printable(name): math.inf if share is None else float(share)
+                printable(name): math.inf if share is None else float(share)
                 for name, share in document["differences"].items()
             },
         )
@@ -361,9 +319,3 @@ def _report(document: Any, label: str) -> EngineReport:
         raise ModelFileError(
             f"{label}: the sandboxed runtime says nothing of itself"
         ) from None
-
-
-def _printable(text: object) -> str:
-    """Makes one line of what a worker says, which a terminal can show as it is."""
-    letters = str(text)[:_MAX_MESSAGE]
-    return "".join(letter if letter.isprintable() else " " for letter in letters)

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from deeplab2_edge.runtime.messages import Document
+
 MAX_JSON_BYTES = 4 << 20
 
 _HEADER = struct.Struct("<4sIQ")  # magic, bytes of JSON, bytes behind it
 _MAGIC = b"DLE1"
 _BUFFER_BYTES = 1 << 20  # most images and heads fit, as far as the system allows
 _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
-
-Document = dict[str, Any]
 
 
 class ChannelClosed(Exception):

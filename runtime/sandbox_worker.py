@@ -14,27 +14,23 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DeepLabEdgeError
-from deeplab2_edge.model_file import (
-    CUSTOM_OP,
-    ONNX,
-    GraphLimits,
-    ModelFile,
-    ModelMetadata,
-    is_picture,
-)
+from deeplab2_edge.model_file import CUSTOM_OP, ONNX, ModelFile
 from deeplab2_edge.runtime.engine import RawEngine, open_engine
 from deeplab2_edge.runtime.engine_report import report_of
 from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.landlock import confine, folders_of_modules
+from deeplab2_edge.runtime.messages import (
+    Document,
+    describe_error,
+    describe_heads,
+    read_inputs,
+    read_model,
+)
 from deeplab2_edge.runtime.native.build import find_library
 from deeplab2_edge.runtime.runtimes import choose_runtime, import_runtime
-from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed, Document
+from deeplab2_edge.runtime.sandbox_channel import Channel, ChannelClosed
 from deeplab2_edge.tflite_file.rules import EDGE_TPU_OP
 
 _MAX_OPEN_FILES = 64
@@ -66,19 +62,13 @@ def _serve(channel: Channel) -> None:
     parts.clear()
     engine = None
     with _alarm(task["seconds"]), _replying(channel):
-        metadata = ModelMetadata.from_json(text)
+        model = read_model(task["model"], text, graph)
         has_device = (
             task["delegate"] not in _WITHOUT_DEVICE or EDGE_TPU_OP.encode() in graph
         )
-        is_confined = _prepare(task, metadata, has_device=has_device)
+        is_confined = _prepare(task, model, has_device=has_device)
         engine = open_engine(
-            ModelFile(
-                graph,
-                metadata,
-                path=None if task["path"] is None else Path(task["path"]),
-                allow_ops=tuple(task["allow_ops"]),
-                limits=GraphLimits(**task["limits"]),
-            ),
+            model,
             num_threads=task["threads"],
             delegate=task["delegate"],
             delegate_options=task["delegate_options"],
@@ -95,37 +85,21 @@ def _serve(channel: Channel) -> None:
         )
     if engine is None:
         return
-    del graph
-    specs = engine.metadata.inputs
+    del graph, model
     while True:
         task = channel.receive(take)
-        inputs: dict[str, NDArray[Any]] = {
-            name: np.frombuffer(
-                part, np.uint8 if is_picture(name) else np.float32
-            ).reshape(specs[name].shape)
-            for name, part in zip(task["names"], parts, strict=True)
-        }
+        inputs = read_inputs(engine.metadata, task["names"], parts)
         with _alarm(task["seconds"]), _replying(channel):
             heads = (
                 engine.run_raw(inputs)
                 if isinstance(engine, RawEngine)
                 else {n: RawHead(values) for n, values in engine.run(inputs).items()}
             )
-            values = [np.ascontiguousarray(head.values) for head in heads.values()]
-            described = [
-                {
-                    "name": name,
-                    "shape": array.shape,
-                    "dtype": array.dtype.name,
-                    "scale": float(head.scale),
-                    "zero_point": int(head.zero_point),
-                }
-                for (name, head), array in zip(heads.items(), values, strict=True)
-            ]
+            described, values = describe_heads(heads)
             channel.send({"heads": described}, values)
 
 
-def _prepare(task: Document, metadata: ModelMetadata, *, has_device: bool) -> bool:
+def _prepare(task: Document, model: ModelFile, *, has_device: bool) -> bool:
     """Loads what is needed of this machine, then shuts the door.
 
     Returns:
@@ -133,12 +107,11 @@ def _prepare(task: Document, metadata: ModelMetadata, *, has_device: bool) -> bo
         must be opened.
     """
     folders = []
-    is_onnx = task["format"] == ONNX
-    if is_onnx:
+    if model.format == ONNX:
         import onnxruntime  # noqa: F401
     else:
-        import_runtime(choose_runtime(task["format"], task["runtime"]))
-    if metadata.merge_place == CUSTOM_OP:
+        import_runtime(choose_runtime(model.format, task["runtime"]))
+    if model.metadata.merge_place == CUSTOM_OP:
         with contextlib.suppress(DeepLabEdgeError):
             folders.append(str(find_library()))  # may have to build it
     folders += folders_of_modules()
@@ -196,7 +169,7 @@ def _replying(channel: Channel) -> Iterator[None]:
     except ChannelClosed:
         raise
     except DeepLabEdgeError as error:
-        channel.send({"error": type(error).__name__, "message": str(error)})
+        channel.send(describe_error(error))
     except MemoryError:
         channel.send({"error": "MemoryError", "message": ""})
     except Exception as error:  # runtimes raise whatever they like

@@ -4,28 +4,40 @@ A library built for another TFLite crashes instead of reporting, one without its
 may wait for ever; neither should take a camera's process with it.
 """
 
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DeepLabEdgeError, UsageError
 from deeplab2_edge.model_file import ModelFile
 from deeplab2_edge.runtime.delegates import Delegate
+from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.messages import (
+    Document,
+    describe_error,
+    describe_heads,
+    describe_model,
+    read_error,
+    read_inputs,
+    read_model,
+    room_for_heads,
+)
 from deeplab2_edge.wording import counted
 
 SECONDS = 180  # GPUs compile their programs first
 
 # What libraries print must not mix with the answer.
 _CODE = (
-    "import os, pickle, sys; reply = os.dup(1); os.dup2(2, 1); "
-    "sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "import json, os, sys; reply = os.dup(1); os.dup2(2, 1); "
+    "sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
     "from deeplab2_edge.runtime.trial import answer; answer(reply)"
 )
 
@@ -44,15 +56,6 @@ class Trial:
     delegate_parts: int
 
 
-@dataclass(frozen=True)
-class _Task:
-    model: ModelFile
-    delegate: Delegate
-    runtime: str
-    num_threads: int
-    inputs: Mapping[str, NDArray[Any]]
-
-
 def try_delegate(
     model: ModelFile,
     delegate: Delegate,
@@ -67,8 +70,16 @@ def try_delegate(
         UsageError: If the delegate cannot be used, crashes or never answers.
         ModelFileError: If the file cannot be run.
     """
-    task = _Task(model, delegate, runtime, num_threads, inputs)
-    message = pickle.dumps(sys.path) + pickle.dumps(task)
+    described, parts = describe_model(model)
+    task = {
+        "model": described,
+        "delegate": asdict(delegate),
+        "runtime": runtime,
+        "threads": num_threads,
+        "inputs": list(inputs),
+    }
+    arrays = [np.ascontiguousarray(values) for values in inputs.values()]
+    message = json.dumps(sys.path).encode() + b"\n" + _pack(task, [*parts, *arrays])
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CODE],
@@ -92,10 +103,15 @@ def try_delegate(
             f"{_last_line(done.stderr)}; it is damaged, or was built for another "
             f"TFLite than {runtime}"
         )
-    found = pickle.loads(done.stdout)
+    try:
+        found = _read_answer(done.stdout, model)
+    except ValueError as error:
+        raise UsageError(
+            f"{delegate.label} disturbs its process, whose answer is damaged "
+            f"({error}); without a delegate the CPU computes"
+        ) from None
     if isinstance(found, DeepLabEdgeError):
         raise found
-    assert isinstance(found, Trial)
     return found
 
 
@@ -103,20 +119,68 @@ def answer(descriptor: int) -> None:
     """Does what standard input says; in the process of the trial."""
     from deeplab2_edge.runtime.delegated import open_with
 
-    task: _Task = pickle.load(sys.stdin.buffer)
-    result: Trial | DeepLabEdgeError
+    task, (metadata, graph, *arrays) = _unpack(sys.stdin.buffer.read())
+    model = read_model(task["model"], bytes(metadata), bytes(graph))
+    inputs = read_inputs(model.metadata, task["inputs"], arrays)
+    document: Document
+    values: Sequence[NDArray[Any]] = ()
     try:
         engine = open_with(
-            task.model,
-            task.delegate,
-            num_threads=task.num_threads,
-            runtime=task.runtime,
+            model,
+            Delegate(**task["delegate"]),
+            num_threads=task["threads"],
+            runtime=task["runtime"],
         )
-        result = Trial(engine.run(task.inputs), engine.delegate_parts)
+        found = engine.run(inputs)
+        heads, values = describe_heads({n: RawHead(v) for n, v in found.items()})
+        document = {"heads": heads, "delegate_parts": engine.delegate_parts}
     except DeepLabEdgeError as error:
-        result = error
+        document = describe_error(error)
     with os.fdopen(descriptor, "wb") as reply:
-        pickle.dump(result, reply)
+        reply.write(_pack(document, values))
+
+
+def _read_answer(data: bytes, model: ModelFile) -> Trial | DeepLabEdgeError:
+    """Reads what the process of a trial says.
+
+    Raises:
+        ValueError: If it is none of the answers there can be.
+    """
+    document, parts = _unpack(data)
+    if "error" in document:
+        return read_error(document, model.label)
+    heads = room_for_heads(model.metadata, document.get("heads"))
+    delegate_parts = document.get("delegate_parts")
+    if not isinstance(delegate_parts, int):
+        raise ValueError(f"delegate_parts is {delegate_parts!r}")
+    for part, head in zip(parts, heads.values(), strict=True):
+        flat = np.frombuffer(part, head.values.dtype)
+        head.values[...] = flat.reshape(head.values.shape)
+    return Trial({name: head.real() for name, head in heads.items()}, delegate_parts)
+
+
+def _pack(document: Document, parts: Sequence[Any]) -> bytes:
+    """Makes a line of JSON with bytes behind it."""
+    views = [memoryview(part).cast("B") for part in parts]
+    text = json.dumps({**document, "sizes": [len(view) for view in views]})
+    return b"".join([text.encode(), b"\n", *views])
+
+
+def _unpack(data: bytes) -> tuple[Document, list[memoryview]]:
+    """Reads what `_pack` gave; ValueError if it is something else."""
+    end = data.find(b"\n") + 1
+    try:
+        document = json.loads(data[:end])
+        sizes = [int(size) for size in document["sizes"]]
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"it does not begin with a document: {error!r}") from None
+    if min(sizes, default=0) < 0 or sum(sizes) != len(data) - end:
+        raise ValueError(f"it has {len(data) - end} bytes instead of {sum(sizes)}")
+    parts, view = [], memoryview(data)
+    for size in sizes:
+        parts.append(view[end : end + size])
+        end += size
+    return document, parts
 
 
 def _ending(code: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import platform
 import shutil
 import struct
@@ -26,7 +27,9 @@ from deeplab2_edge.model_file import (
 from deeplab2_edge.runtime import delegated, delegates, trial
 from deeplab2_edge.runtime.delegates import Delegate
 from deeplab2_edge.runtime.engine import Engine, FileEngine, open_engine
+from deeplab2_edge.runtime.heads import RawHead
 from deeplab2_edge.runtime.interpreter import LiteRtEngine
+from deeplab2_edge.runtime.messages import describe_heads
 from deeplab2_edge.targets.compiled import adopt_compiled
 from tests.runtime.tiny_model import FLOAT_MODEL, INT8_MODEL, draw_scene
 from tests.targets.test_compiled import compile_by_hand
@@ -150,6 +153,46 @@ def test_the_end_of_a_process_is_named() -> None:
         "SIGSEGV",
         "signal 250",
     ]
+
+
+def test_an_answer_is_read_and_never_executed(tmp_path: Path) -> None:
+    model = read_model_file(FLOAT_MODEL)
+    outputs = LiteRtEngine(FLOAT_MODEL).run(SCENE)
+    heads, values = describe_heads({n: RawHead(v) for n, v in outputs.items()})
+    good = {"heads": heads, "delegate_parts": 2}
+    found = trial._read_answer(trial._pack(good, values), model)
+    assert isinstance(found, trial.Trial) and found.delegate_parts == 2
+    for name, values_of in outputs.items():
+        np.testing.assert_array_equal(found.outputs[name], values_of)
+    error = trial._read_answer(
+        trial._pack({"error": "SystemExit", "message": "a\x1b[2J\nb"}, ()), model
+    )
+    assert type(error) is ModelFileError
+    assert str(error) == f"{FLOAT_MODEL}: a [2J b"
+    mark = tmp_path / "mark"
+
+    class Harm:
+        def __reduce__(self) -> Any:
+            return Path.touch, (mark,)
+
+    whole = trial._pack(good, values)
+    for answer in (
+        pickle.dumps(Harm()),
+        b"",
+        b"[]\n",
+        b"[" * 100_000 + b"\n",
+        b'{"sizes": [-1, 1]}\n',
+        b'{"sizes": [1e999]}\n',
+        whole[:-1],
+        whole + b"x",
+        trial._pack({**good, "delegate_parts": "2"}, values),
+        trial._pack({**good, "heads": heads[1:]}, values[1:]),
+        trial._pack(good, [*values, values[0]]),
+        trial._pack(good, values[::-1]),
+    ):
+        with pytest.raises(ValueError):
+            trial._read_answer(answer, model)
+    assert not mark.exists()
 
 
 def test_a_device_may_need_a_moment_after_it_was_tried(

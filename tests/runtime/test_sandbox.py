@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from deeplab2_edge.cli import main
 from deeplab2_edge.errors import DataError, ModelFileError, UsageError
 from deeplab2_edge.images import write_png
 from deeplab2_edge.model_file import GRAPH, ModelFile, OutputSpec, read_model_file
-from deeplab2_edge.runtime import sandbox
 from deeplab2_edge.runtime.engine import open_engine
+from deeplab2_edge.runtime.messages import room_for_heads
 from deeplab2_edge.runtime.preprocess import PlacedImage
 from deeplab2_edge.runtime.sandbox import SandboxEngine, SandboxLimits
 from tests.runtime.tiny_model import (
@@ -265,32 +266,39 @@ def test_a_file_that_fails_its_self_test_is_refused() -> None:
         SandboxEngine(changed, num_threads=1)
 
 
-def test_answers_that_cannot_be_right_are_not_taken(engine: SandboxEngine) -> None:
+def test_answers_that_cannot_be_right_are_not_taken() -> None:
     """A worker that was taken over may say anything."""
-    good = engine.metadata.outputs
+    metadata = read_model_file(INT8_MODEL).metadata
+    good = metadata.outputs
     for harm in (
         {"name": "elsewhere"},
         {"shape": [1 << 20, 1 << 20]},
         {"dtype": "object"},
         {"scale": float("nan")},
+        {"scale": 10**400},
         {"zero_point": "x"},
+        {"zero_point": float("inf")},
+        {"zero_point": 1 << 31},
+        {"shape": 1},
+        {"name": ["a"]},
     ):
-        document = {
-            "heads": [
-                {
-                    "name": name,
-                    "shape": list(spec.shape),
-                    "dtype": "float32",
-                    "scale": 0.0,
-                    "zero_point": 0,
-                }
-                for name, spec in good.items()
-            ]
-        }
-        assert engine._described(document)
-        document["heads"][0] |= harm
-        with pytest.raises(sandbox.ChannelClosed):
-            engine._described(document)
+        described: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "shape": list(spec.shape),
+                "dtype": "float32",
+                "scale": 0.0,
+                "zero_point": 0,
+            }
+            for name, spec in good.items()
+        ]
+        assert room_for_heads(metadata, described)
+        described[0] |= harm
+        with pytest.raises(ValueError):
+            room_for_heads(metadata, described)
+    for nonsense in (None, 1, {}, [], [[]], "heads"):
+        with pytest.raises(ValueError):
+            room_for_heads(metadata, nonsense)
 
 
 def test_the_worker_has_few_rights(engine: SandboxEngine) -> None:
