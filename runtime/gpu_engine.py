@@ -11,33 +11,29 @@ import importlib
 import os
 import re
 import tempfile
-import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge import keys
 from deeplab2_edge.errors import UsageError
-from deeplab2_edge.model_file import CUSTOM_OP, ModelFile, is_picture
+from deeplab2_edge.model_file import CUSTOM_OP, ModelFile
 from deeplab2_edge.runtime.delegates import VULKAN_HINT, Delegate
-from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.engine import check_threads
 from deeplab2_edge.runtime.engine_report import EngineReport
-from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.graph_engine import GraphEngine
 from deeplab2_edge.runtime.interpreter import cut_off, describe_graph
-from deeplab2_edge.runtime.preprocess import PlacedImage, write_pixels
 from deeplab2_edge.runtime.runtimes import RUNTIMES, runtime_version
-from deeplab2_edge.runtime.tensors import TensorInfo, input_table, quantized
 from deeplab2_edge.stderr import hidden_stderr, stderr_into
 
 _RUNTIME = RUNTIMES[0]
 _ADAPTER = re.compile(r"Selected adapter: (.+?), arch=.*adapterType=(.+)")
 
 
-class GpuEngine:
+class GpuEngine(GraphEngine):
     """Runs the network of one model file on a GPU, and on the CPU what it does not do.
 
     A file whose merge is a custom op runs without the op: the host then merges.
@@ -66,25 +62,21 @@ class GpuEngine:
         graph = describe_graph(model)  # judges it first
         if model.metadata.merge_place == CUSTOM_OP:
             model = cut_off(model)
-        self._lock = threading.Lock()
         self._native, notes = _compile(model, delegate, num_threads)
         # What is left of it at the end says good-bye on stderr.
         weakref.finalize(self, _release, self._native)
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         outputs = {tensor.name: tensor for tensor in graph.outputs}
         metadata = model.metadata
-        self._inputs = {n: inputs[spec.name] for n, spec in metadata.inputs.items()}
-        self._outputs = {n: outputs[spec.name] for n, spec in metadata.outputs.items()}
+        super().__init__(
+            metadata,
+            {name: inputs[spec.name] for name, spec in metadata.inputs.items()},
+            {name: outputs[spec.name] for name, spec in metadata.outputs.items()},
+        )
         self._staged = {
             name: np.zeros(tensor.shape, tensor.dtype)
             for name, tensor in self._inputs.items()
         }
-        self._tables = {
-            name: input_table(spec, self._inputs[name])
-            for name, spec in metadata.inputs.items()
-            if is_picture(name)
-        }
-        self.metadata = with_plateaus(metadata, is_integer=self.is_integer)
         self.report = EngineReport(
             _RUNTIME.name,
             runtime_version(_RUNTIME),
@@ -94,42 +86,22 @@ class GpuEngine:
             notes=notes,
         )
 
-    @property
-    def is_integer(self) -> bool:
-        """Whether the center heatmap leaves the network as integers."""
-        heatmap = self._outputs.get(keys.CENTER_HEATMAP)
-        return heatmap is not None and heatmap.scale != 0
+    def _input(self, name: str) -> NDArray[Any]:
+        buffer: NDArray[Any] = self._staged[name][0]
+        return buffer
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs the network; see `engine.Engine`."""
-        return {name: head.real() for name, head in self.run_raw(inputs).items()}
+    def _compute(self) -> None:
+        native = self._native
+        for name, staged in self._staged.items():
+            native.by_tensor[self._inputs[name].name].write(staged)
+        native.model.run_by_name(native.signature, native.inputs, native.outputs)
 
-    def run_raw(
-        self, inputs: Mapping[str, NDArray[Any] | PlacedImage]
-    ) -> dict[str, RawHead]:
-        """Runs the network; see `engine.RawEngine`."""
-        self.metadata.check_inputs(inputs)
-        with self._lock:
-            for name, values in inputs.items():
-                self._write(name, values)
-            native = self._native
-            native.model.run_by_name(native.signature, native.inputs, native.outputs)
-            return {name: self._read(tensor) for name, tensor in self._outputs.items()}
-
-    def _write(self, name: str, values: NDArray[Any] | PlacedImage) -> None:
-        staged = self._staged[name]
-        if isinstance(values, PlacedImage):
-            values.write(staged[0], self._tables[name])
-        elif name not in self._tables:
-            staged[0] = quantized(values, self._inputs[name])
-        else:
-            write_pixels(values, staged[0], self._tables[name])
-        self._native.by_tensor[self._inputs[name].name].write(staged)
-
-    def _read(self, tensor: TensorInfo) -> RawHead:
+    def _output(self, name: str) -> NDArray[Any]:
+        tensor = self._outputs[name]
         buffer = self._native.by_tensor[tensor.name]
         values = buffer.read(int(np.prod(tensor.shape)), np.dtype(tensor.dtype))
-        return RawHead(values.reshape(tensor.shape)[0], tensor.scale, tensor.zero_point)
+        output: NDArray[Any] = values.reshape(tensor.shape)[0]
+        return output
 
 
 @dataclasses.dataclass

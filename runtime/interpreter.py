@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Mapping
 from types import ModuleType
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge import keys
 from deeplab2_edge.errors import DeepLabEdgeError, ModelFileError, UsageError
 from deeplab2_edge.model_file import (
     CUSTOM_OP,
@@ -23,7 +21,6 @@ from deeplab2_edge.model_file import (
     ModelFile,
     OutputSpec,
     check_graph,
-    is_picture,
     read_model_file,
 )
 from deeplab2_edge.runtime.custom_op import (
@@ -32,23 +29,17 @@ from deeplab2_edge.runtime.custom_op import (
     without_custom_op,
 )
 from deeplab2_edge.runtime.delegates import XNNPACK, Delegate, load_delegate
-from deeplab2_edge.runtime.engine import check_threads, with_plateaus
+from deeplab2_edge.runtime.engine import check_threads
 from deeplab2_edge.runtime.engine_report import EngineReport
-from deeplab2_edge.runtime.heads import RawHead
+from deeplab2_edge.runtime.graph_engine import GraphEngine
 from deeplab2_edge.runtime.native.build import find_library
-from deeplab2_edge.runtime.preprocess import PlacedImage, write_pixels
 from deeplab2_edge.runtime.runtimes import (
     Runtime,
     choose_runtime,
     import_runtime,
     runtime_version,
 )
-from deeplab2_edge.runtime.tensors import (
-    GraphInfo,
-    input_table,
-    quantized,
-    tensor_info,
-)
+from deeplab2_edge.runtime.tensors import GraphInfo, tensor_info
 from deeplab2_edge.stderr import hidden_stderr
 
 EDGE_TPU_OP = "edgetpu-custom-op"  # what edgetpu_compiler writes
@@ -59,7 +50,7 @@ _log = logging.getLogger("deeplab2_edge")
 _RESTORED = "Restored original execution plan after delegate application failure."
 
 
-class LiteRtEngine:
+class LiteRtEngine(GraphEngine):
     """Runs the network of one model file.
 
     An engine has one interpreter, and an interpreter one set of buffers: calls from
@@ -107,7 +98,6 @@ class LiteRtEngine:
         check_graph(model)
         self.metadata = model.metadata
         self.num_threads = check_threads(num_threads)
-        self._lock = threading.Lock()
         self._label = label
         self._runtime = chosen = choose_runtime(TFLITE, runtime, label=label)
         module = import_runtime(chosen)
@@ -135,59 +125,30 @@ class LiteRtEngine:
         self.report = _report(
             chosen, self.num_threads, delegate, has_xnnpack=has_xnnpack
         )
-        self._inputs = self._find_inputs(label)
-        self._tables = {
-            name: input_table(spec, tensor_info(self._inputs[name]))
-            for name, spec in self.metadata.inputs.items()
-            if is_picture(name)
-        }
-        self._outputs = self._find_outputs(label)
-        self.metadata = with_plateaus(self.metadata, is_integer=self.is_integer)
+        inputs, outputs = self._find_inputs(label), self._find_outputs(label)
+        self._input_indices = {name: d["index"] for name, d in inputs.items()}
+        self._output_indices = {name: d["index"] for name, d in outputs.items()}
+        super().__init__(
+            self.metadata,
+            {name: tensor_info(details) for name, details in inputs.items()},
+            {name: tensor_info(details) for name, details in outputs.items()},
+        )
 
-    @property
-    def is_integer(self) -> bool:
-        """Whether the center heatmap leaves the network as integers."""
-        heatmap = self._outputs.get(keys.CENTER_HEATMAP)
-        return heatmap is not None and bool(np.issubdtype(heatmap["dtype"], np.integer))
+    def _input(self, name: str) -> NDArray[Any]:
+        view: NDArray[Any] = self._interpreter.tensor(self._input_indices[name])()[0]
+        return view
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs the network; see `engine.Engine`."""
-        return {name: head.real() for name, head in self.run_raw(inputs).items()}
+    def _compute(self) -> None:
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise _refusal(self._runtime, self._label, error) from None
 
-    def run_raw(
-        self, inputs: Mapping[str, NDArray[Any] | PlacedImage]
-    ) -> dict[str, RawHead]:
-        """Runs the network; see `engine.RawEngine`."""
-        self.metadata.check_inputs(inputs)
-        with self._lock:
-            for name, values in inputs.items():
-                self._fill_input(name, values)
-            try:
-                self._interpreter.invoke()
-            except RuntimeError as error:
-                raise _refusal(self._runtime, self._label, error) from None
-            return {
-                name: self._read_output(details)
-                for name, details in self._outputs.items()
-            }
-
-    def _fill_input(self, name: str, values: NDArray[Any] | PlacedImage) -> None:
-        details = self._inputs[name]
-        # A view of the interpreter's buffer: it must be gone before invoke.
-        view = self._interpreter.tensor(details["index"])()[0]
-        if isinstance(values, PlacedImage):
-            values.write(view, self._tables[name])
-        elif name not in self._tables:
-            np.copyto(view, quantized(values, tensor_info(details)))
-        else:
-            write_pixels(values, view, self._tables[name])
-
-    def _read_output(self, details: Mapping[str, Any]) -> RawHead:
+    def _output(self, name: str) -> NDArray[Any]:
         # The copy outlives the next run; a view of the buffer would not.
-        values = self._interpreter.tensor(details["index"])()[0].copy()
-        scale, zero_point = details["quantization"]
-        is_integer = np.issubdtype(details["dtype"], np.integer)
-        return RawHead(values, scale, zero_point) if is_integer else RawHead(values)
+        view = self._interpreter.tensor(self._output_indices[name])()[0]
+        copy: NDArray[Any] = view.copy()
+        return copy
 
     def _find_inputs(self, label: str) -> dict[str, Mapping[str, Any]]:
         by_name = {d["name"]: d for d in self._interpreter.get_input_details()}

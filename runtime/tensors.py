@@ -71,11 +71,13 @@ def input_table(spec: InputSpec, tensor: TensorInfo) -> NDArray[Any] | None:
 
 def tensor_info(details: Mapping[str, Any]) -> TensorInfo:
     """Reads what an interpreter says of a tensor."""
-    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"])
+    is_integer = np.issubdtype(dtype, np.integer)
+    scale, zero_point = details["quantization"] if is_integer else (0.0, 0)
     return TensorInfo(
         name=details["name"],
         shape=tuple(int(side) for side in details["shape"]),
-        dtype=np.dtype(details["dtype"]).name,
+        dtype=dtype.name,
         scale=float(scale),
         zero_point=int(zero_point),
     )
