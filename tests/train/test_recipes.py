@@ -21,7 +21,13 @@ from deeplab2_edge.datasets.registry import get_dataset
 FOLDER = Path(str(files("deeplab2_edge.train.recipes")))
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.textproto"))
 OURS = {
+    "camvid_mobilenet_v3_large",
+    "camvid_mobilenet_v3_large_edge",
     "camvid_mobilenet_v3_small",
+    "cityscapes_panoptic_mobilenet_v3_large_edge_os16_res513x1025",
+    "cityscapes_panoptic_mobilenet_v3_small_edge_os16_res513x1025",
+    "synthetic_street_panoptic_mobilenet_v3_large",
+    "synthetic_street_panoptic_mobilenet_v3_large_edge",
     "synthetic_street_mobilenet_v3_small",
     "synthetic_street_max_deeplab_s",
     *(
