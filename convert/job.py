@@ -1,6 +1,5 @@
 """What a conversion is about: checked options, found images, a place to write."""
 
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -20,14 +19,10 @@ from deeplab2_edge.convert.options import (
     check_merge,
     check_options,
 )
-from deeplab2_edge.errors import (
-    ConfigError,
-    OutputError,
-    UsageError,
-)
+from deeplab2_edge.errors import ConfigError, UsageError
 from deeplab2_edge.experiments import find_config
 from deeplab2_edge.families import abilities_of, family_of
-from deeplab2_edge.files import ensure_output_dir
+from deeplab2_edge.files import ensure_output_file
 from deeplab2_edge.model_file import MAX_CANVAS_PIXELS
 from deeplab2_edge.models.engine import dataset_of
 from deeplab2_edge.samples import SYNTHETIC
@@ -85,7 +80,7 @@ def prepare(options: ConversionOptions, train: "Trainer | None", quiet: bool) ->
     info = dataset_of(config)
     validate_config(config, info, needs=("model_options",))
     canvas = choose_canvas(config, options.canvas)
-    output = _check_output(
+    output = ensure_output_file(
         options.output
         or default_output(
             options,
@@ -191,11 +186,3 @@ def _calibration_data(options: ConversionOptions) -> str | None:
         "not needed. "
         "Without such images use --quantize dynamic"
     )
-
-
-def _check_output(location: str | os.PathLike[str]) -> Path:
-    output = Path(location)
-    if output.is_dir():
-        raise OutputError(f"{output}: a folder; give the name of the model file")
-    ensure_output_dir(output.parent)
-    return output

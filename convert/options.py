@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deeplab2_edge import assets
 from deeplab2_edge.convert import modes
@@ -20,6 +21,9 @@ from deeplab2_edge.families import MASKS, MOTION, PANOPTIC, SEMANTIC, TWO_FRAMES
 from deeplab2_edge.model_file import CUSTOM_OP, HOST, MERGE_PLACES, ONNX, TFLITE
 
 FORMATS = (TFLITE, ONNX)
+SAVED_MODEL = "saved-model"
+# Endings of files, which a folder had better not have.
+_NO_FOLDERS = (".pb", ".h5", ".keras", ".zip")
 
 # What can be lost by a conversion, by family.
 LIMITED_METRICS = {
@@ -179,12 +183,8 @@ def check_options(options: ConversionOptions) -> None:
             f"--merge {options.merge}: an Edge TPU runs none of these ops, and the "
             "host is faster than its processor at them; use --merge host"
         )
-    other = ONNX if file_format == TFLITE else TFLITE
-    if options.output is not None and str(options.output).endswith(f".{other}"):
-        raise UsageError(
-            f"--output is {options.output}; files of --format {file_format} end in "
-            f".{file_format}, or give --format {other}"
-        )
+    if options.output is not None and not Path(options.output).is_dir():
+        check_ending(options.output, file_format)
     for name, count in (
         ("--calibration-images", options.calibration_images),
         ("--verify-images", options.verification_images),
@@ -198,6 +198,29 @@ def check_options(options: ConversionOptions) -> None:
                 f"--max-drop is {limit.points}{limit.metric}; must be points of "
                 f"{', '.join(known)}, for example 1.0pq"
             )
+
+
+def check_ending(output: str | os.PathLike[str], file_format: str) -> None:
+    """Refuses a name that says something else than what is written.
+
+    Args:
+        output: Of the product.
+        file_format: One of `FORMATS`, or `SAVED_MODEL`.
+
+    Raises:
+        UsageError: If the ending is not that of the format, which all commands go by.
+    """
+    ending = Path(output).suffix
+    endings = {name: f".{name}" for name in FORMATS}
+    if file_format == SAVED_MODEL:
+        fits = ending not in (*endings.values(), *_NO_FOLDERS)
+    else:
+        fits = ending == endings[file_format]
+    if not fits:
+        raise UsageError(
+            f"--output is {output}, but --format is {file_format}; tflite files end in "
+            ".tflite, onnx files in .onnx, and saved-model is a folder without ending"
+        )
 
 
 def _check_quantization(options: ConversionOptions) -> None:

@@ -36,6 +36,7 @@ from deeplab2_edge.postprocess import (
     upsample_argmax,
 )
 from deeplab2_edge.postprocess.placement import place_on_canvas, undo
+from deeplab2_edge.saved_models import FILE_NAME
 
 tf = require("tensorflow", extra="convert")
 
@@ -47,7 +48,6 @@ ANY_SIZE = "any_size"
 INITIAL_STATE = "initial_state"
 
 METADATA_FOLDER = "assets.extra"
-_SAVED_MODEL = "saved_model.pb"
 # Remembered tracks per instance that a frame can have.
 _TRACKS_PER_INSTANCE = 4
 
@@ -106,8 +106,7 @@ def export_saved_model(
         >>> export_saved_model(engine, "street_saved_model")  # doctest: +SKIP
     """
     target = Path(directory)
-    _check_target(target, replace)
-    ensure_output_dir(target.parent)
+    check_target(target, replace=replace)
     module, signatures = _trace(engine)
     described = {name: s.describe() for name, s in signatures.items()}
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
@@ -340,10 +339,16 @@ def _with_batch(maps: Mapping[str, Any]) -> dict[str, Any]:
     return {name: x[tf.newaxis] for name, x in maps.items()}
 
 
-def _check_target(target: Path, replace: bool) -> None:
+def check_target(target: Path, *, replace: bool = False) -> None:
+    """Makes sure that a SavedModel can be written; its parent is made if missing.
+
+    Raises:
+        OutputError: If it exists and may not be replaced, or cannot be written.
+    """
+    ensure_output_dir(target.parent)
     if not target.exists():
         return
-    if not (target / _SAVED_MODEL).is_file():
+    if not (target / FILE_NAME).is_file():
         raise OutputError(
             f"{target}: exists and is no SavedModel; give the name of a new folder"
         )

@@ -17,7 +17,11 @@ from deeplab2_edge.config.validate import validate_config
 from deeplab2_edge.convert.images import open_data
 from deeplab2_edge.convert.job import choose_canvas, default_output, say
 from deeplab2_edge.convert.modes import NONE
-from deeplab2_edge.convert.options import ConversionOptions
+from deeplab2_edge.convert.options import (
+    SAVED_MODEL,
+    ConversionOptions,
+    check_ending,
+)
 from deeplab2_edge.convert.pipeline import REPORT_SUFFIX
 from deeplab2_edge.convert.quiet import quiet_native_notes
 from deeplab2_edge.convert.saved_model import (
@@ -25,6 +29,7 @@ from deeplab2_edge.convert.saved_model import (
     INITIAL_STATE,
     SERVING,
     SavedModelInfo,
+    check_target,
     export_saved_model,
 )
 from deeplab2_edge.convert.source import load_source
@@ -123,6 +128,8 @@ def export_checkpoint(
     output = Path(
         options.output or default_output(options, config, prefix, canvas, "saved_model")
     )
+    check_ending(output, SAVED_MODEL)
+    check_target(output)
     _, images = open_data(
         info,
         canvas,

@@ -43,6 +43,21 @@ def atomic_write(
         temporary.unlink(missing_ok=True)
 
 
+def ensure_output_file(path: str | os.PathLike[str]) -> Path:
+    """Makes sure that a file can be written, before the work that fills it.
+
+    Its folder is made if it is missing.
+
+    Raises:
+        OutputError: If it is a folder, or its folder as `ensure_output_dir` says.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"{target}: a folder; give the name of a file")
+    ensure_output_dir(target.parent)
+    return target
+
+
 def ensure_output_dir(path: str | os.PathLike[str]) -> Path:
     """Creates a folder for results if it is missing and returns it.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deeplab2_edge.errors import OutputError
-from deeplab2_edge.files import atomic_write, ensure_output_dir
+from deeplab2_edge.files import atomic_write, ensure_output_dir, ensure_output_file
 
 
 def test_a_written_file_appears_under_its_name_alone(tmp_path: Path) -> None:
@@ -42,6 +42,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         atomic_write(tmp_path / "nowhere" / "a.txt") as temporary,
     ):
         temporary.write_text("")
+
+
+def test_a_file_is_promised_before_it_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.txt"
+    assert ensure_output_file(target) == target
+    assert list(target.parent.iterdir()) == []
+    with pytest.raises(OutputError, match="new: a folder; give the name of a file"):
+        ensure_output_file(target.parent)
 
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:

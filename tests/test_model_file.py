@@ -170,9 +170,13 @@ def test_missing_file_folder_and_checkpoint_name_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "saved_model.pb").write_bytes(b"")
     for name, message in (
         ("no.tflite", "no such file"),
-        (".", "a folder"),
+        (".", r"^\.: a folder; give a .tflite or .onnx file$"),
+        ("served", "^served: a SavedModel, .* `deeplab2-edge convert` makes of that$"),
+        ("served/saved_model.pb", "^served/saved_model.pb: a SavedModel, "),
         ("demo", "checkpoint, not a converted model"),
         ("a\0b", "cannot be read"),
     ):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from deeplab2_edge import assets
 from deeplab2_edge.checkpoint_files.archives import SUFFIXES, split_archive, unpack
 from deeplab2_edge.errors import CheckpointError
+from deeplab2_edge.saved_models import NOTICE, is_saved_model
 
 _FILE_SUFFIX = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
 # The small file that names the latest checkpoint of a folder, and its one fact.
@@ -90,6 +91,8 @@ def _find(path: Path, location: str, shown_root: str, archive_root: Path | None)
     prefix = _FILE_SUFFIX.sub("", str(path))
     if Path(f"{prefix}.index").is_file():
         return prefix
+    if is_saved_model(path):
+        raise CheckpointError(f"{location}: {NOTICE}")
     name = Path(prefix).name
     if archive_root is not None:
         found = _names(_prefixes(archive_root, deep=True), archive_root)
@@ -117,11 +120,8 @@ def _latest_in(folder: Path, location: str, archive_root: Path | None) -> str:
     # Some published archives lack the small file that names the latest one.
     if len(prefixes) == 1:
         return str(prefixes[0])
-    if not prefixes and (folder / "saved_model.pb").is_file():
-        raise CheckpointError(
-            f"{location}: a frozen SavedModel; its weights are in the checkpoint it "
-            "was made from"
-        )
+    if not prefixes and (is_saved_model(folder) or is_saved_model(folder.parent)):
+        raise CheckpointError(f"{location}: {NOTICE}")
     if not prefixes:
         raise CheckpointError(
             f"{location}: holds no checkpoint; expected a file *.index and its *.data-*"
@@ -134,13 +134,23 @@ def _latest_in(folder: Path, location: str, archive_root: Path | None) -> str:
 
 
 def _prefixes(folder: Path, *, deep: bool) -> list[Path]:
-    """Returns the checkpoints of a folder, or of its sub-folders if it has none."""
+    """Returns the checkpoints of a folder, or of its sub-folders if it has none.
+
+    The variables of a SavedModel are none: a graph gives them their names.
+    """
     patterns = ("*.index", "**/*.index" if deep else "*/*.index")
     for pattern in patterns:
-        found = sorted(folder.glob(pattern), key=_numbers_by_value)
+        found = sorted(
+            (p for p in folder.glob(pattern) if not _is_in_saved_model(p)),
+            key=_numbers_by_value,
+        )
         if found:
             return [path.with_name(path.name[: -len(".index")]) for path in found]
     return []
+
+
+def _is_in_saved_model(index: Path) -> bool:
+    return index.parent.name == "variables" and is_saved_model(index.parent.parent)
 
 
 def _numbers_by_value(path: Path) -> list[str | int]:

@@ -82,11 +82,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and reports."""
+    from deeplab2_edge.files import ensure_output_file
     from deeplab2_edge.images import write_png
     from deeplab2_edge.runtime.benchmark import draw_plot, run_benchmark
 
-    if args.plot is not None and not args.plot.lower().endswith(".png"):
-        raise UsageError(f"--plot is {args.plot!r}; the name must end in .png")
+    if args.plot is not None:
+        if not args.plot.lower().endswith(".png"):
+            raise UsageError(f"--plot is {args.plot!r}; the name must end in .png")
+        ensure_output_file(args.plot)
     report = run_benchmark(
         args.model,
         threads=_parse_threads(args.threads),

@@ -175,12 +175,15 @@ def _parse_classes(text: str) -> tuple[int, ...]:
 
 def _checked_output(output: Path) -> Path:
     from deeplab2_edge.errors import OutputError
+    from deeplab2_edge.files import ensure_output_dir
 
     if output.is_dir() or not output.name:
         raise OutputError(
             f"{output}: a folder; give folder and base name of the checkpoint, "
             f"for example {output / 'ckpt'}"
         )
+    # Made only for a checkpoint that fits, but what cannot be is said before the work.
+    ensure_output_dir(next(f for f in output.absolute().parents if f.exists()))
     return output
 
 

@@ -45,6 +45,7 @@ from deeplab2_edge.onnx_file import (
     is_onnx,
     read_properties,
 )
+from deeplab2_edge.saved_models import NOTICE, is_saved_model
 
 TFLITE = "tflite"
 ONNX = "onnx"
@@ -209,8 +210,12 @@ def read_graph_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     source = Path(path)
     try:
-        if source.is_dir():
-            raise ModelFileError(f"{source}: a folder; give a .tflite or .onnx file")
+        is_folder = source.is_dir()
+        if is_folder or is_saved_model(source):
+            what = "a folder; give a .tflite or .onnx file"
+            raise ModelFileError(
+                f"{source}: {NOTICE if is_saved_model(source) else what}"
+            )
         size = source.stat().st_size
         if size > MAX_FILE_BYTES:
             raise ModelFileError(
@@ -227,6 +232,8 @@ def read_graph_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ModelFileError(
             f"{source}: {what}; give a .tflite or .onnx file, or {_HOW_TO_MAKE}"
         ) from None
+    except ModelFileError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(f"{source}: cannot be read ({reason})") from None

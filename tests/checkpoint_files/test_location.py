@@ -133,7 +133,9 @@ def test_a_path_inside_cannot_leave_the_archive(tmp_path: Path) -> None:
         ("old.meta", "not a TensorFlow 2 checkpoint"),
         ("old", "not a TensorFlow 2 checkpoint"),
         ("keras.h5", "not a TensorFlow 2 checkpoint"),
-        ("frozen", "a frozen SavedModel"),
+        ("served", "a SavedModel, .* give the checkpoint it was made of"),
+        ("served/variables", "a SavedModel, "),
+        ("served/saved_model.pb", "a SavedModel, "),
         ("empty", "holds no checkpoint"),
     ],
 )
@@ -142,8 +144,8 @@ def test_what_is_no_checkpoint_is_told_so(
 ) -> None:
     (tmp_path / "weights.zip").write_bytes(b"PK")
     (tmp_path / "old.meta").write_bytes(b"")
-    (tmp_path / "frozen").mkdir()
-    (tmp_path / "frozen" / "saved_model.pb").write_bytes(b"")
+    touch(tmp_path / "served" / "variables", "variables")
+    (tmp_path / "served" / "saved_model.pb").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=rf"{name}: {message}"):
         resolve_checkpoint(tmp_path / name)

@@ -34,6 +34,7 @@ def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
         (["--threads", "one"], "--threads"),
         (["--threads", "0"], "num_threads"),
         (["--plot", "x.pdf"], ".png"),
+        (["--plot", "/proc/x.png"], "/proc: the folder is not writable"),
         (["--input", "/nowhere.png"], "/nowhere.png"),
         (["--repeats", "0"], "repeats"),
     ],

@@ -231,11 +231,47 @@ def test_unreadable_drop_is_refused(
 def test_unwritable_output_is_named(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "a folder" in refused(capsys, checkpoint, "--output", tmp_path)
+    error = refused(capsys, checkpoint, "--output", tmp_path)
+    assert f"{tmp_path}: a folder; give the name of a file" in error
     blocker = tmp_path / "file"
     blocker.write_text("")
     error = refused(capsys, checkpoint, "--output", blocker / "model.tflite")
     assert str(blocker) in error
+    # Also for SavedModels before anything is built.
+    command = ["--format", "saved-model", "--output"]
+    error = refused(capsys, checkpoint, *command, blocker / "served")
+    assert str(blocker) in error and "exporting" not in error
+    (tmp_path / "taken").mkdir()
+    error = refused(capsys, checkpoint, *command, tmp_path / "taken")
+    assert "exists and is no SavedModel" in error and "exporting" not in error
+
+
+@pytest.mark.parametrize(
+    ("file_format", "name"),
+    [
+        (None, "model.pb"),
+        (None, "model"),
+        (None, "street_v1.2"),
+        ("tflite", "model.onnx"),
+        ("onnx", "model.tflite"),
+        ("onnx", "model.pb"),
+        ("saved-model", "model.pb"),
+        ("saved-model", "model.tflite"),
+    ],
+)
+def test_endings_that_say_something_else_are_refused(
+    file_format: str | None,
+    name: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [] if file_format is None else ["--format", file_format]
+    error = refused(capsys, checkpoint, *words, "--output", tmp_path / name)
+    assert f"--output is {tmp_path / name}, but --format is" in error
+    assert "tflite files end in .tflite, onnx files in .onnx, and saved-model" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_empty_calibration_folder_is_named(
