@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import DataError, UsageError
-from deeplab2_edge.metrics.overlaps import classes_of, count_overlaps, number_ids
+from deeplab2_edge.errors import DataError
+from deeplab2_edge.metrics.accumulator import PanopticMetric, plain
+from deeplab2_edge.metrics.overlaps import count_overlaps, number_ids
 
 _IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
@@ -82,13 +83,11 @@ class AveragePrecisionResult:
                 `ap50` and `ap75`.
         """
         names = [field.name for field in fields(self)[: 12 if detailed else 3]]
-        document: dict[str, Any] = {
-            name: _number(getattr(self, name)) for name in names
-        }
+        document = plain({name: getattr(self, name) for name in names})
         if detailed:
             document["num_detections"] = self.num_detections
             document["per_class"] = {
-                class_id: {name: _number(v) for name, v in vars(figures).items()}
+                class_id: plain(vars(figures))
                 for class_id, figures in self.per_class.items()
             }
         return document
@@ -109,7 +108,7 @@ class _Detections:
     is_ignored: NDArray[np.bool_]
 
 
-class AveragePrecision:
+class AveragePrecision(PanopticMetric):
     """Accumulates matched instances over images and gives their average precision.
 
     Instances are the segments of thing classes; crowds (instance 0) are what COCO
@@ -141,15 +140,12 @@ class AveragePrecision:
             label_divisor: Panoptic ids are `class * label_divisor + instance`.
             thing_ids: Classes with instances.
         """
-        if num_classes < 1 or label_divisor < 1:
-            raise UsageError(
-                f"num_classes is {num_classes} and label_divisor {label_divisor}; "
-                "both must be at least 1"
-            )
-        self.num_classes = num_classes
-        self.ignore_label = ignore_label
-        self.label_divisor = label_divisor
-        self.thing_ids = frozenset(thing_ids) - {ignore_label}
+        super().__init__(
+            num_classes,
+            ignore_label,
+            label_divisor=label_divisor,
+            thing_ids=set(thing_ids) - {ignore_label},
+        )
         self._num_instances: NDArray[np.int64] = np.zeros(
             (num_classes, len(_AREA_RANGES)), np.int64
         )
@@ -230,8 +226,7 @@ class AveragePrecision:
         Raises:
             UsageError: If the other one counts other classes.
         """
-        if self._key() != other._key():
-            raise UsageError("accumulators of different class lists cannot be merged")
+        self._check_mergeable(other)
         self._num_instances += other._num_instances
         for class_id, detections in other._detections.items():
             self._detections.setdefault(class_id, []).extend(detections)
@@ -303,18 +298,6 @@ class AveragePrecision:
                 )
             checked[label] = float(score)
         return checked
-
-    def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
-        return classes_of(
-            ids,
-            name,
-            num_classes=self.num_classes,
-            ignore_label=self.ignore_label,
-            label_divisor=self.label_divisor,
-        )
-
-    def _key(self) -> tuple[object, ...]:
-        return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
 
 
 def segment_scores(
@@ -460,7 +443,3 @@ def _curves(
 def _mean(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan
-
-
-def _number(value: float) -> float | None:
-    return None if isinstance(value, float) and math.isnan(value) else value

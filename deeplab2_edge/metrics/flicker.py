@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import DataError, UsageError
+from deeplab2_edge.metrics.accumulator import SequenceResult, check_disjoint, plain
 
 
 @dataclass(frozen=True)
@@ -30,34 +31,11 @@ class FlickerFigures:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values; NaN becomes null."""
-        return {
-            "classes": None if math.isnan(self.classes) else self.classes,
-            "ids": None if math.isnan(self.ids) else self.ids,
-            "num_pairs": self.num_pairs,
-        }
+        return plain(asdict(self))
 
 
-@dataclass(frozen=True)
-class FlickerResult:
-    """Holds the flicker of all sequences and of each.
-
-    Attributes:
-        total: By the pixels of all sequences.
-        per_sequence: In the order of first appearance.
-    """
-
-    total: FlickerFigures
-    per_sequence: dict[Hashable, FlickerFigures]
-
-    def to_json(self) -> dict[str, Any]:
-        """Gives plain JSON values; sequences go by the text of their names."""
-        return {
-            **self.total.to_json(),
-            "per_sequence": {
-                str(name): figures.to_json()
-                for name, figures in self.per_sequence.items()
-            },
-        }
+class FlickerResult(SequenceResult[FlickerFigures]):
+    """Holds the flicker of all sequences, by the pixels of all, and of each."""
 
 
 @dataclass
@@ -177,12 +155,7 @@ class FlickerRate:
         """
         if self._key() != other._key():
             raise UsageError("accumulators of different class lists cannot be merged")
-        both = self._counts.keys() & other._counts.keys()
-        if both:
-            raise UsageError(
-                f"sequence {min(both, key=str)!r} is in both accumulators; give all "
-                "frames of a sequence to one"
-            )
+        check_disjoint(self._counts, other._counts)
         self._counts.update(other._counts)
 
     def result(self) -> FlickerResult:

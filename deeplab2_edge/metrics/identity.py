@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import UsageError
-from deeplab2_edge.metrics.overlaps import Overlaps, classes_of, count_overlaps
+from deeplab2_edge.metrics.accumulator import (
+    PanopticMetric,
+    SequenceResult,
+    check_disjoint,
+    plain,
+)
+from deeplab2_edge.metrics.overlaps import Overlaps, count_overlaps
 from deeplab2_edge.panoptic import assign
 
 
@@ -53,34 +58,11 @@ class IdentityFigures:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values; NaN becomes null."""
-        return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(self).items()
-        }
+        return plain(asdict(self))
 
 
-@dataclass(frozen=True)
-class IdentityResult:
-    """Holds the figures of all sequences and of each.
-
-    Attributes:
-        total: Of all sequences; ids of two sequences have nothing to do with each
-            other.
-        per_sequence: In the order of first appearance.
-    """
-
-    total: IdentityFigures
-    per_sequence: dict[Hashable, IdentityFigures]
-
-    def to_json(self) -> dict[str, Any]:
-        """Gives plain JSON values; sequences go by the text of their names."""
-        return {
-            **self.total.to_json(),
-            "per_sequence": {
-                str(name): figures.to_json()
-                for name, figures in self.per_sequence.items()
-            },
-        }
+class IdentityResult(SequenceResult[IdentityFigures]):
+    """Holds what tracking did to the instances of all sequences and of each."""
 
 
 @dataclass
@@ -116,7 +98,7 @@ class _Sequence:
         return int(counts[assign(-counts)].sum())
 
 
-class IdentityQuality:
+class IdentityQuality(PanopticMetric):
     """Accumulates frames of videos and counts id switches, and IDF1.
 
     An instance is a panoptic id of a thing class with an instance other than 0. A
@@ -156,15 +138,12 @@ class IdentityQuality:
             label_divisor: Panoptic ids are `class * label_divisor + instance`.
             thing_ids: Classes whose instances are tracked.
         """
-        if num_classes < 1 or label_divisor < 1:
-            raise UsageError(
-                f"num_classes is {num_classes} and label_divisor {label_divisor}; "
-                "both must be at least 1"
-            )
-        self.num_classes = num_classes
-        self.ignore_label = ignore_label
-        self.label_divisor = label_divisor
-        self.thing_ids = frozenset(thing_ids)
+        super().__init__(
+            num_classes,
+            ignore_label,
+            label_divisor=label_divisor,
+            thing_ids=thing_ids,
+        )
         self._sequences: dict[Hashable, _Sequence] = {}
 
     def update(
@@ -238,14 +217,8 @@ class IdentityQuality:
             UsageError: If the other one counts other classes, or both have frames of
                 one sequence, whose order would be lost.
         """
-        if self._key() != other._key():
-            raise UsageError("accumulators of different class lists cannot be merged")
-        both = self._sequences.keys() & other._sequences.keys()
-        if both:
-            raise UsageError(
-                f"sequence {min(both, key=str)!r} is in both accumulators; give all "
-                "frames of a sequence to one"
-            )
+        self._check_mergeable(other)
+        check_disjoint(self._sequences, other._sequences)
         self._sequences.update(other._sequences)
 
     def result(self) -> IdentityResult:
@@ -254,18 +227,6 @@ class IdentityQuality:
             name: _figures([counts]) for name, counts in self._sequences.items()
         }
         return IdentityResult(_figures([*self._sequences.values()]), per_sequence)
-
-    def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
-        return classes_of(
-            ids,
-            name,
-            num_classes=self.num_classes,
-            ignore_label=self.ignore_label,
-            label_divisor=self.label_divisor,
-        )
-
-    def _key(self) -> tuple[object, ...]:
-        return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
 
 
 def _follow(counts: _Sequence, true_id: int, pred_id: int | None) -> None:

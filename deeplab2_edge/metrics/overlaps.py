@@ -113,31 +113,6 @@ def number_ids(
     return values.astype(np.int64), table[flat]
 
 
-def classes_of(
-    ids: NDArray[np.int64],
-    name: str,
-    *,
-    num_classes: int,
-    ignore_label: int,
-    label_divisor: int,
-) -> NDArray[np.int64]:
-    """Gives the class of each panoptic id.
-
-    Raises:
-        DataError: If one is neither 0 to `num_classes - 1` nor the ignore label.
-    """
-    classes: NDArray[np.int64] = ids // label_divisor
-    is_known = (classes >= 0) & (classes < num_classes) | (classes == ignore_label)
-    if not is_known.all():
-        found = int(ids[~is_known][0])
-        raise DataError(
-            f"panoptic {name} has id {found}, class {found // label_divisor} "
-            f"(divisor {label_divisor}); expected classes 0 to {num_classes - 1} or "
-            f"{ignore_label}"
-        )
-    return classes
-
-
 def _with_areas(
     true_ids: NDArray[np.int64],
     pred_ids: NDArray[np.int64],

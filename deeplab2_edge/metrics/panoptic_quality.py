@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deeplab2_edge.errors import UsageError
-from deeplab2_edge.metrics.overlaps import Overlaps, classes_of, count_overlaps
+from deeplab2_edge.metrics.accumulator import PanopticMetric, plain
+from deeplab2_edge.metrics.overlaps import Overlaps, count_overlaps
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,10 @@ class PanopticQualityResult:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values; NaN becomes null."""
-        return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(self).items()
-        }
+        return plain(asdict(self))
 
 
-class PanopticQuality:
+class PanopticQuality(PanopticMetric):
     """Accumulates matched segments over images and gives the panoptic quality.
 
     A segment is one panoptic id of one image. A predicted and a true segment of
@@ -95,15 +92,12 @@ class PanopticQuality:
                 a crowd is never missed, and predictions of its class that lie mostly
                 on it or on void are no mistakes.
         """
-        if num_classes < 1 or label_divisor < 1:
-            raise UsageError(
-                f"num_classes is {num_classes} and label_divisor {label_divisor}; "
-                "both must be at least 1"
-            )
-        self.num_classes = num_classes
-        self.ignore_label = ignore_label
-        self.label_divisor = label_divisor
-        self.thing_ids = frozenset(thing_ids)
+        super().__init__(
+            num_classes,
+            ignore_label,
+            label_divisor=label_divisor,
+            thing_ids=thing_ids,
+        )
         self.count_crowds = count_crowds
         self.iou_sum: NDArray[np.float64] = np.zeros(num_classes, np.float64)
         self.tp: NDArray[np.int64] = np.zeros(num_classes, np.int64)
@@ -173,8 +167,7 @@ class PanopticQuality:
         Raises:
             UsageError: If the other one counts other classes.
         """
-        if self._key() != other._key():
-            raise UsageError("accumulators of different class lists cannot be merged")
+        self._check_mergeable(other)
         self.iou_sum += other.iou_sum
         self.tp += other.tp
         self.fp += other.fp
@@ -211,23 +204,8 @@ class PanopticQuality:
         rq = tp / (tp + fp / 2 + fn / 2)
         return ClassQuality(pq=sq * rq, sq=sq, rq=rq, tp=tp, fp=fp, fn=fn)
 
-    def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
-        return classes_of(
-            ids,
-            name,
-            num_classes=self.num_classes,
-            ignore_label=self.ignore_label,
-            label_divisor=self.label_divisor,
-        )
-
     def _key(self) -> tuple[object, ...]:
-        return (
-            self.num_classes,
-            self.ignore_label,
-            self.label_divisor,
-            self.thing_ids,
-            self.count_crowds,
-        )
+        return *super()._key(), self.count_crowds
 
 
 def _mean(values: Iterable[float]) -> float:

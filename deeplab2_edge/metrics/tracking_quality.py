@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deeplab2_edge.errors import UsageError
+from deeplab2_edge.metrics.accumulator import PanopticMetric
 from deeplab2_edge.metrics.depth import DEPTH_THRESHOLDS, count_depth_inliers
-from deeplab2_edge.metrics.overlaps import Overlaps, classes_of, count_overlaps
+from deeplab2_edge.metrics.overlaps import Overlaps, count_overlaps
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class _Sequence:
         return total
 
 
-class TrackingQuality:
+class TrackingQuality(PanopticMetric):
     """Accumulates frames of videos and gives segmentation and tracking quality.
 
     SQ is the mean IoU of the classes; void of the ground truth does not count, void
@@ -123,15 +124,12 @@ class TrackingQuality:
             label_divisor: Panoptic ids are `class * label_divisor + instance`.
             thing_ids: Classes whose instances are tracked.
         """
-        if num_classes < 1 or label_divisor < 1:
-            raise UsageError(
-                f"num_classes is {num_classes} and label_divisor {label_divisor}; "
-                "both must be at least 1"
-            )
-        self.num_classes = num_classes
-        self.ignore_label = ignore_label
-        self.label_divisor = label_divisor
-        self.thing_ids = frozenset(thing_ids)
+        super().__init__(
+            num_classes,
+            ignore_label,
+            label_divisor=label_divisor,
+            thing_ids=thing_ids,
+        )
         # Void above the classes gets a row and a column of its own.
         self._void = min(ignore_label, num_classes)
         self._size = max(num_classes, self._void + 1)
@@ -203,8 +201,7 @@ class TrackingQuality:
         Raises:
             UsageError: If the other one counts other classes.
         """
-        if self._key() != other._key():
-            raise UsageError("accumulators of different class lists cannot be merged")
+        self._check_mergeable(other)
         for name, counts in other._sequences.items():
             self._add(name, counts)
 
@@ -251,18 +248,6 @@ class TrackingQuality:
         if sequence not in self._sequences:
             self._sequences[sequence] = _Sequence(np.zeros((self._size, self._size)))
         self._sequences[sequence].add(counts)
-
-    def _classes_of(self, ids: NDArray[np.int64], name: str) -> NDArray[np.int64]:
-        return classes_of(
-            ids,
-            name,
-            num_classes=self.num_classes,
-            ignore_label=self.ignore_label,
-            label_divisor=self.label_divisor,
-        )
-
-    def _key(self) -> tuple[object, ...]:
-        return self.num_classes, self.ignore_label, self.label_divisor, self.thing_ids
 
 
 @dataclass(frozen=True)
