@@ -197,7 +197,9 @@ def _run(args: argparse.Namespace, signals: StopSignals) -> int:
         job.run(sources, quiet=args.quiet)
     if signals.is_received:
         frames = counted(job.count, "image")
-        print(f"interrupted: the results of {frames} are kept", file=sys.stderr)
+        is_kept = args.json or outputs.folder is not None
+        what = f": the results of {frames} are kept" if is_kept else f" after {frames}"
+        print(f"interrupted{what}", file=sys.stderr)
     if args.json:
         print(json.dumps(job.document(), indent=1))
     else:

@@ -48,13 +48,13 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def _start(stage: str, out: Path) -> "subprocess.Popen[bytes]":
+def _start(stage: str, *words: str) -> "subprocess.Popen[bytes]":
     height, width = CANVAS
     return subprocess.Popen(
         [
             *(sys.executable, "-c", _CHILD, stage, "run", str(INT8_MODEL), "-"),
             *("--raw-size", f"{height}x{width}", "--raw-format", "rgb24"),
-            *("--output", str(out), "--threads", "1"),
+            *(*words, "--threads", "1"),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -77,7 +77,7 @@ def test_a_signal_ends_every_stage_soon_and_keeps_whole_files(
     stage: str, number: signal.Signals, kept: int, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with _start(stage, out) as process:
+    with _start(stage, "--output", str(out)) as process:
         assert process.stdin is not None and process.stdout is not None
         # Of what is left open, a fourth frame never comes.
         for _ in range(3 if kept else 0):
@@ -115,6 +115,20 @@ def test_a_signal_ends_every_stage_soon_and_keeps_whole_files(
     capture = cv2.VideoCapture(str(out / "stdin_overlay.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == kept
     assert capture.read()[0]
+
+
+def test_a_view_keeps_nothing_and_says_so() -> None:
+    with _start("draw", "--serve", "0") as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(draw_scene().tobytes() * 3)
+        process.stdin.flush()
+        assert process.stdout.readline() == b"busy\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr is not None
+        view, end = process.stderr.read().decode().splitlines()
+    assert view.startswith("live view: ")
+    assert end == "interrupted after 3 images"
 
 
 def test_a_signal_is_heard_while_a_stream_does_not_answer(tmp_path: Path) -> None:
