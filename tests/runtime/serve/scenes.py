@@ -1,9 +1,16 @@
 """Frames for a live view: a car on a road, and at times a person beside it."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 
 from deeplab2_edge.runtime.classes import ClassTable
 from deeplab2_edge.runtime.results import PanopticResult, result_from_maps
+from deeplab2_edge.runtime.serve import LiveView
+
+SOURCE = "camera 0"
 
 CLASSES = ClassTable(
     name="tiny",
@@ -33,3 +40,31 @@ def make_result(number: int, *, size: tuple[int, int] = (60, 120)) -> PanopticRe
         scores={CAR: 0.9, PERSON: 0.25},
         timings_ms={"wait": 9.0, "preprocess": 1.0, "network": 30.5, "merge": 2.0},
     )
+
+
+def publish(live: LiveView, number: int, *, size: tuple[int, int] = (60, 120)) -> None:
+    """Shows a frame."""
+    result = make_result(number, size=size)
+    live.publish(result, result.image, SOURCE, number)
+
+
+@contextlib.contextmanager
+def publishing(
+    live: LiveView, *, every_s: float = 0.005, size: tuple[int, int] = (60, 120)
+) -> Iterator[None]:
+    """Shows frame after frame from a thread of its own, from number 1."""
+    stop = threading.Event()
+
+    def work() -> None:
+        number = 1
+        while not stop.wait(every_s):
+            publish(live, number, size=size)
+            number += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

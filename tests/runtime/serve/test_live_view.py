@@ -17,15 +17,24 @@ import pytest
 from deeplab2_edge.errors import DataError, OutputError, UsageError
 from deeplab2_edge.images import decode_image
 from deeplab2_edge.runtime.serve import LiveView
-from tests.runtime.serve.scenes import CAR, PERSON, ROAD, SKY, make_result
+from tests.runtime.serve.scenes import (
+    CAR,
+    PERSON,
+    ROAD,
+    SKY,
+    SOURCE,
+    make_result,
+    publish,
+    publishing,
+)
 
 TOKEN = "a-token-for-the-tests"
 
 
 def test_the_newest_frame_is_shown() -> None:
     with LiveView(port=0) as live:
-        _publish(live, 1)
-        _publish(live, 2)
+        publish(live, 1)
+        publish(live, 2)
         status, headers, body = _get(live, "/frame.jpg")
         assert (status, headers["content-type"]) == (200, "image/jpeg")
         assert headers["x-frame-number"] == "2"
@@ -34,7 +43,7 @@ def test_the_newest_frame_is_shown() -> None:
         assert abs(int(picture.mean()) - 80) <= 2
         document = _get_json(live)
     assert document["number"] == 2 and document["index"] == 2
-    assert document["source"] == "test" and document["state"] == "running"
+    assert document["source"] == SOURCE and document["state"] == "running"
     stages = {"wait": 9.0, "preprocess": 1.0, "network": 30.5, "merge": 2.0}
     assert document["timings_ms"] == stages
     assert [segment["id"] for segment in document["segments"]] == [SKY, ROAD, CAR]
@@ -64,7 +73,7 @@ def test_the_page_may_load_nothing_from_elsewhere() -> None:
 
 def test_a_connection_answers_many_requests() -> None:
     with LiveView(port=0) as live, _connect(live) as connection:
-        _publish(live, 0)
+        publish(live, 0)
         for path in ("/", "/frame.jpg", "/result.json", "/healthz") * 5:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -77,7 +86,7 @@ def test_a_connection_answers_many_requests() -> None:
 def test_a_picture_is_encoded_once_and_only_for_those_who_look() -> None:
     with LiveView(port=0) as live:
         for number in range(50):
-            _publish(live, number)
+            publish(live, number)
         assert live.stats.encoded == 0
         bodies = {_get(live, "/frame.jpg")[2] for _ in range(5)}
         assert len(bodies) == 1 and live.stats.encoded == 1
@@ -97,7 +106,7 @@ def test_events_begin_with_what_there_is() -> None:
         with _stream(live, "/events") as lines:
             first = json.loads(next(lines).removeprefix(b"data: "))
         assert first["state"] == "waiting" and "number" not in first
-        _publish(live, 1)
+        publish(live, 1)
         with _stream(live, "/events") as lines:
             first = json.loads(next(lines).removeprefix(b"data: "))
         assert first["state"] == "running" and first["number"] == 1
@@ -109,7 +118,7 @@ def test_events_follow_the_frames() -> None:
         assert b"waiting" in next(lines) and next(lines) == b""
         numbers, persons = [], []
         for number in range(1, 6):
-            _publish(live, number)
+            publish(live, number)
             event = json.loads(next(lines).removeprefix(b"data: "))
             assert next(lines) == b""
             numbers.append(event["number"])
@@ -120,7 +129,7 @@ def test_events_follow_the_frames() -> None:
 
 def test_events_come_as_often_as_asked_and_no_more() -> None:
     with LiveView(port=0, max_fps=20) as live, _stream(live, "/events") as lines:
-        with _publishing(live):
+        with publishing(live):
             start, count = time.monotonic(), 0
             while time.monotonic() - start < 1.0:
                 count += next(lines).startswith(b"data: ")
@@ -129,7 +138,7 @@ def test_events_come_as_often_as_asked_and_no_more() -> None:
 
 def test_a_video_has_one_picture_per_part() -> None:
     with LiveView(port=0, max_fps=1000) as live:
-        _publish(live, 1)
+        publish(live, 1)
         with _open(live, "/stream.mjpg") as response:
             kind = response.headers["content-type"]
             assert kind == "multipart/x-mixed-replace; boundary=frame"
@@ -141,17 +150,17 @@ def test_a_video_has_one_picture_per_part() -> None:
                 picture = decode_image(response.read(length), where="part")
                 assert abs(int(picture.mean()) - 40 * number) <= 2
                 assert response.readline() == b"\r\n"
-                _publish(live, number + 1)
+                publish(live, number + 1)
 
 
 def test_a_stalled_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with LiveView(port=0) as live:
-        _publish(live, 1)
+        publish(live, 1)
         assert _get_json(live)["state"] == "running"
         monkeypatch.setattr("deeplab2_edge.runtime.serve.newest._STALLED_S", 0.05)
         time.sleep(0.1)
         assert _get_json(live)["state"] == "stalled"
-        _publish(live, 2)
+        publish(live, 2)
         assert _get_json(live)["state"] == "running"
 
 
@@ -199,7 +208,7 @@ def test_other_methods_are_refused(method: str) -> None:
 
 def test_a_token_opens_by_address_then_cookie_or_by_header() -> None:
     with LiveView(port=0, token=TOKEN) as live:
-        _publish(live, 1)
+        publish(live, 1)
         assert live.url.endswith(f"/?token={TOKEN}")
         status, headers, _ = _get(live, f"/?token={TOKEN}")
         cookie = headers["set-cookie"]
@@ -216,7 +225,7 @@ def test_a_token_opens_by_address_then_cookie_or_by_header() -> None:
 @pytest.mark.parametrize("path", ["/", "/frame.jpg", "/result.json", "/events", "/x"])
 def test_without_the_token_nothing_is_shown(path: str) -> None:
     with LiveView(port=0, token=TOKEN) as live:
-        _publish(live, 1)
+        publish(live, 1)
         cookie = f"live_view_{_port(live)}"
         for headers in (
             {},
@@ -252,7 +261,7 @@ def test_other_names_are_refused(host: str) -> None:
 
 def test_pages_of_others_cannot_embed_it() -> None:
     with LiveView(port=0) as live:
-        _publish(live, 1)
+        publish(live, 1)
         foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
         assert _get(live, "/frame.jpg", **foreign)[0] == 403
         link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -338,7 +347,7 @@ def test_rubbish_does_no_harm() -> None:
 
 def test_clients_that_leave_at_once_do_no_harm() -> None:
     with LiveView(port=0, max_fps=1000, max_requests_per_s=10_000) as live:
-        with _publishing(live):
+        with publishing(live):
             for path in ("/", "/frame.jpg", "/events", "/stream.mjpg") * 5:
                 with _raw(live) as client:
                     client.sendall(f"GET {path} HTTP/1.1\r\nHost: ::1\r\n".encode())
@@ -384,7 +393,7 @@ def test_only_so_many_may_watch() -> None:
     with LiveView(port=0, max_clients=1) as live:
         with _open(live, "/events"):
             assert _get(live, "/events")[0] == 503
-            _publish(live, 1)
+            publish(live, 1)
         assert _eventually(lambda: live.stats.clients == 0, live)
         with _open(live, "/events") as response:
             assert response.status == 200
@@ -445,7 +454,7 @@ def test_slow_clients_are_dropped_and_memory_stays_bounded() -> None:
             # The newest, the one handed out and the one being sent.
             assert 1 <= most <= 3
             assert longest < 0.05
-        _publish(live, 3)
+        publish(live, 3)
         time.sleep(0.02)
         assert _get(live, "/frame.jpg")[1]["x-frame-number"]
 
@@ -453,7 +462,7 @@ def test_slow_clients_are_dropped_and_memory_stays_bounded() -> None:
 def test_many_threads_may_publish_while_clients_come_and_go() -> None:
     last = 0
     with LiveView(port=0, max_fps=1000, max_requests_per_s=10_000) as live:
-        with _publishing(live), _publishing(live):
+        with publishing(live), publishing(live):
             for _ in range(10):
                 with _stream(live, "/events") as lines:
                     events = (json.loads(line[6:]) for line in lines if line)
@@ -468,7 +477,7 @@ def test_many_threads_may_publish_while_clients_come_and_go() -> None:
 def test_closing_says_goodbye_and_takes_less_than_a_second() -> None:
     with contextlib.ExitStack() as stack:
         live = stack.enter_context(LiveView(port=0))
-        _publish(live, 1)
+        publish(live, 1)
         lines = stack.enter_context(_stream(live, "/events"))
         next(lines)
         video = stack.enter_context(_open(live, "/stream.mjpg"))
@@ -484,7 +493,7 @@ def test_closing_says_goodbye_and_takes_less_than_a_second() -> None:
         video.read()
         with pytest.raises(ConnectionError):
             _get(live, "/healthz")
-        _publish(live, 2)
+        publish(live, 2)
         live.close()
         assert live.stats.published == 1
     assert "live-view" not in {thread.name for thread in threading.enumerate()}
@@ -494,43 +503,18 @@ def test_every_page_hears_that_the_run_has_ended() -> None:
     """Also one that is being sent a frame at that moment."""
     for _ in range(10):
         with LiveView(port=0, max_fps=1000) as live, _stream(live, "/events") as lines:
-            with _publishing(live):
+            with publishing(live):
                 next(lines)
                 live.close()
             *_, last = (line for line in lines if line)
             assert json.loads(last.removeprefix(b"data: "))["state"] == "ended"
 
 
-def _publish(live: LiveView, number: int) -> None:
-    result = make_result(number)
-    live.publish(result, result.image, "test", number)
-
-
-@contextlib.contextmanager
-def _publishing(live: LiveView) -> Iterator[None]:
-    """Publishes in a thread of its own, about 200 frames a second."""
-    stop = threading.Event()
-
-    def work() -> None:
-        number = 0
-        while not stop.wait(0.005):
-            _publish(live, number)
-            number += 1
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _eventually(condition: Any, live: LiveView, *, seconds: float = 5.0) -> bool:
     """Waits for a condition; frames go on, so that who has left is noticed."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
-        _publish(live, 1)
+        publish(live, 1)
         time.sleep(0.02)
     return bool(condition())
 

@@ -1,8 +1,6 @@
 """The page in a real browser: it moves, follows, fits a phone and breaks no rule."""
 
-import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,15 @@ import pytest
 from deeplab2_edge.runtime.serve import LiveView
 from deeplab2_edge.runtime.serve.newest import Newest
 from tests.runtime.serve.browser import Browser, Page, find_browser, open_browser
-from tests.runtime.serve.scenes import CAR, PERSON, ROAD, SKY, make_result
+from tests.runtime.serve.scenes import (
+    CAR,
+    PERSON,
+    ROAD,
+    SKY,
+    SOURCE,
+    publish,
+    publishing,
+)
 
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(
@@ -50,8 +56,7 @@ def test_the_picture_moves_and_the_table_follows(browser: Browser) -> None:
         page.wait_for(f"{STATE} === 'waiting'")
         seen = set()
         for number in range(1, 7):
-            result = make_result(number)
-            live.publish(result, result.image, "camera 0", number)
+            publish(live, number)
             page.wait_for(f"{NUMBER} === {number}")
             look = page.evaluate(LOOK)
             assert abs(look["red"] - number * 40 % 256) <= 3
@@ -67,7 +72,7 @@ def test_the_picture_moves_and_the_table_follows(browser: Browser) -> None:
         stages = "document.getElementById('stages').innerText.split(/\\s+/)"
         assert page.evaluate(stages)[:4] == ["preprocess", "1.0", "network", "30.5"]
         place = "document.getElementById('place').textContent"
-        assert page.evaluate(place) == "camera 0 · frame 6"
+        assert page.evaluate(place) == f"{SOURCE} · frame 6"
         described = "document.getElementById('picture').getAttribute('aria-label')"
         assert page.evaluate(described) == "Picture with sky, road, car"
     page.wait_for(f"{STATE} === 'ended'")
@@ -76,7 +81,7 @@ def test_the_picture_moves_and_the_table_follows(browser: Browser) -> None:
 
 
 def test_a_fast_run_is_followed_at_the_speed_of_the_page(browser: Browser) -> None:
-    with LiveView(port=0, max_fps=20) as live, _running(live, every_s=0.004):
+    with LiveView(port=0, max_fps=20) as live, publishing(live, every_s=0.004):
         page = browser.open_page(live.url)
         page.wait_for(f"{NUMBER} > 0")
         first = page.evaluate(NUMBER)
@@ -89,7 +94,7 @@ def test_a_fast_run_is_followed_at_the_speed_of_the_page(browser: Browser) -> No
 def test_pause_keeps_the_picture_and_asks_for_nothing(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with LiveView(port=0) as live, _running(live, every_s=0.02):
+    with LiveView(port=0) as live, publishing(live, every_s=0.02):
         page = browser.open_page(live.url)
         page.wait_for(f"{NUMBER} > 2")
         page.evaluate("document.getElementById('pause').click()")
@@ -111,7 +116,7 @@ def test_pause_keeps_the_picture_and_asks_for_nothing(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(browser: Browser, scheme: str) -> None:
-    with LiveView(port=0) as live, _running(live, every_s=0.05, size=(200, 400)):
+    with LiveView(port=0) as live, publishing(live, every_s=0.05, size=(200, 400)):
         page = browser.open_page(
             live.url, size=(390, 844), is_phone=True, scheme=scheme
         )
@@ -148,12 +153,12 @@ def test_nothing_foreign_runs_in_the_page(browser: Browser) -> None:
 def test_a_lost_server_is_told_and_found_again(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with LiveView(port=0) as live, _running(live, every_s=0.05):
+    with LiveView(port=0) as live, publishing(live, every_s=0.05):
         port = int(live.url.rstrip("/").rpartition(":")[2])
         page = browser.open_page(live.url)
         page.wait_for(f"{NUMBER} > 0")
     page.wait_for(f"{STATE} === 'ended'")
-    with LiveView(port=port) as live, _running(live, every_s=0.05):
+    with LiveView(port=port) as live, publishing(live, every_s=0.05):
         page.wait_for(f"{STATE} === 'running'")
         # As if the power failed: nobody says goodbye.
         monkeypatch.setattr(Newest, "finish", lambda _: None)
@@ -190,28 +195,6 @@ NAMELESS = """[...document.querySelectorAll("button, canvas, section, table, ul"
   .filter((e) => !(e.textContent.trim() && e.tagName === "BUTTON") && !e.caption
     && !e.getAttribute("aria-label") && !e.getAttribute("aria-labelledby"))
   .map((e) => e.outerHTML)"""
-
-
-@contextlib.contextmanager
-def _running(
-    live: LiveView, *, every_s: float, size: tuple[int, int] = (60, 120)
-) -> Iterator[None]:
-    stop = threading.Event()
-
-    def work() -> None:
-        number = 1
-        while not stop.wait(every_s):
-            result = make_result(number, size=size)
-            live.publish(result, result.image, "camera 0", number)
-            number += 1
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _save(browser: Browser, page: Page, folder: Path, number: int) -> dict[str, Path]:
