@@ -31,8 +31,8 @@ inline Ints4 Select(Ints4 is_first, Ints4 first, Ints4 second) {
   return (is_first & first) | (~is_first & second);
 }
 
-inline Floats4 Max(Floats4 a, Floats4 b) { return Select(a > b, a, b); }
-inline Floats4 Min(Floats4 a, Floats4 b) { return Select(a < b, a, b); }
+inline Floats4 Max(Floats4 a, Floats4 b) { return a > b ? a : b; }
+inline Floats4 Min(Floats4 a, Floats4 b) { return a < b ? a : b; }
 inline Floats4 Lerp(Floats4 a, Floats4 b, Floats4 weight) { return (b - a) * weight + a; }
 
 // Computes e to the power of values of at most 0, within 2 units in the last place; those

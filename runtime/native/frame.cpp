@@ -19,12 +19,25 @@ float Growth(int32_t n_in, int32_t n_out) {
 }  // namespace
 
 CellAxis::CellAxis(int32_t in, int32_t out)
-    : Axis(in, out), n_in(in), n_out(out), begin(static_cast<size_t>(in) + 1, out) {
+    : Axis(in, out), n_in(in), n_out(out), begin(static_cast<size_t>(in) + 1, out), place(in + 3) {
   for (int32_t i = out - 1; i >= 0; --i) begin[lower[i]] = i;
   for (int32_t cell = in - 1; cell >= 0; --cell) {
     begin[cell] = std::min(begin[cell], begin[cell + 1]);
   }
+  step = out < in ? 0.0 : 1.0;
+  for (int32_t i = 1; i < out; ++i) {
+    const int32_t cells = lower[i] - lower[i - 1];
+    const double from_last = cells + static_cast<double>(weight[i]) - weight[i - 1];
+    step = cells > 1 ? 0.0 : std::min(step, from_last);
+  }
+  is_aligned = true;
+  for (int32_t cell = 0; cell < in; ++cell) {
+    is_aligned = is_aligned && begin[cell] < begin[cell + 1] && weight[begin[cell]] == 0.0f;
+  }
   weight.resize(static_cast<size_t>(out) + 3);
+  for (int32_t i = 0; i < in; ++i) {
+    place[i] = static_cast<float>(static_cast<double>(out - 1) * i / std::max(in - 1, 1));
+  }
 }
 
 void Frame::Begin(const DleHead& semantic_logits, const DleHead& center_heatmap,
@@ -45,7 +58,7 @@ void Frame::Begin(const DleHead& semantic_logits, const DleHead& center_heatmap,
     if (thing >= 0 && thing < num_classes()) is_thing[thing] = 1;
   }
   const size_t size = static_cast<size_t>(head_height()) * head_width();
-  heat.resize(size);
+  heat.resize(size + 4);
   dy.resize(size + 3);
   dx.resize(size + 3);
 }

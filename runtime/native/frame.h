@@ -21,6 +21,10 @@ struct CellAxis : Axis {
   int32_t n_in;
   int32_t n_out;
   std::vector<int32_t> begin;  // [n_in + 1] first output pixel of each cell
+  std::vector<float> place;    // [n_in] of source pixels, in output pixels; by four
+  // From an output pixel to the next, at least; 0 if there may be cells without any.
+  double step;
+  bool is_aligned;  // whether each cell begins with a pixel on the source pixel
 };
 
 struct Frame {
@@ -31,7 +35,7 @@ struct Frame {
   CellAxis rows{1, 1};
   CellAxis columns{1, 1};
   std::vector<uint8_t> is_thing;  // [C]
-  std::vector<float> heat;        // [h, w]
+  std::vector<float> heat;        // [h, w], to be read by four beside each pixel
   std::vector<float> dy;          // [h, w], in canvas pixels, to be read by four
   std::vector<float> dx;
 

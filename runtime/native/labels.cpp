@@ -1,10 +1,58 @@
 #include "labels.h"
 
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "lanes.h"
+
 namespace dle {
 namespace {
 
 // Above this the counts of one thread are memory enough.
 constexpr size_t kMaxShared = 1 << 20;
+
+// In a label: some instance, which one is not known yet.
+constexpr int32_t kAnyId = 1;
+
+// The votes of the pixels of a cell, four at a time.
+class CellVotes {
+ public:
+  CellVotes(const Frame& frame, int32_t row, int32_t cell)
+      : frame_(frame), from_(All4(static_cast<float>(frame.settings->votes_from))) {
+    const size_t width = static_cast<size_t>(frame.head_width());
+    const size_t above = row * width;
+    const size_t below = std::min(row + 1, frame.head_height() - 1) * width;
+    const size_t next = std::min(cell + 1, frame.head_width() - 1);
+    const std::vector<float> &dy = frame.dy, &dx = frame.dx;
+    above_ = Floats4{dy[above + cell], dy[above + next], dx[above + cell], dx[above + next]};
+    below_ = Floats4{dy[below + cell], dy[below + next], dx[below + cell], dx[below + next]};
+  }
+
+  void GoTo(int32_t y) {
+    const Floats4 sides = Lerp(above_, below_, All4(frame_.rows.weight[y]));
+    y_ = All4(static_cast<float>(y));
+    left_dy_ = All4(sides[0]);
+    right_dy_ = All4(sides[1]);
+    left_dx_ = All4(sides[2]);
+    right_dx_ = All4(sides[3]);
+  }
+
+  // Gives y and x.
+  std::pair<Floats4, Floats4> At(int32_t x) const {
+    const Floats4 across = Load4(frame_.columns.weight.data() + x);
+    const Floats4 place =
+        All4(static_cast<float>(x + frame_.settings->votes_from)) + Floats4{0, 1, 2, 3};
+    return {y_ + Lerp(left_dy_, right_dy_, across),
+            place + (Lerp(left_dx_, right_dx_, across) - from_)};
+  }
+
+ private:
+  const Frame& frame_;
+  const Floats4 from_;
+  Floats4 above_, below_;  // dy on the left and on the right, then dx
+  Floats4 y_, left_dy_, right_dy_, left_dx_, right_dx_;
+};
 
 }  // namespace
 
@@ -47,9 +95,11 @@ void Labels<Label>::Fill(const Frame& frame, const CenterIndex& index, int32_t n
   index_ = &index;
   num_centers_ = num_centers;
   map.resize(static_cast<size_t>(frame.height()) * frame.width());
-  clear_.resize(winners_.size());
+  nearest_.resize(winners_.size());
   for (Worker& worker : workers_) {
     worker.has_thing.assign(static_cast<size_t>(frame.head_width()) + 5, 0);
+    worker.rivals.seen.assign(static_cast<size_t>(num_centers) + 1, 0);
+    worker.rivals.search = 0;
   }
   if (num_centers > 0) {
     ForEachRow(frame.head_height(), pool, [&](int32_t row, int32_t worker) {
@@ -99,13 +149,13 @@ void Labels<Label>::FindClear(int32_t row, Worker* worker) {
   const Frame& frame = *frame_;
   const int32_t height = frame.head_height(), width = frame.head_width();
   const size_t start = static_cast<size_t>(row) * width;
-  int32_t* const clear = clear_.data() + start;
+  int32_t* const nearest = nearest_.data() + start;
   // With one source pixel along an axis, votes are not between those of the corners.
   const int32_t longest =
       std::max(std::max(frame.height(), frame.width()), frame.settings->votes_from);
   if ((height == 1 && frame.height() > 1) || (width == 1 && frame.width() > 1) ||
       longest > CenterIndex::kMaxClearSide) {
-    std::fill(clear, clear + width, 0);
+    std::fill(nearest, nearest + width, 0);
     return;
   }
   const uint16_t* const here = winners_.data() + start;
@@ -116,24 +166,20 @@ void Labels<Label>::FindClear(int32_t row, Worker* worker) {
     has_thing[x] = frame.is_thing[here[x]] | frame.is_thing[above[x]] |
                    frame.is_thing[below[x]];
   }
-  const Floats4 y = All4(static_cast<float>(static_cast<double>(frame.height() - 1) * row /
-                                            std::max(height - 1, 1)));
-  const double step = static_cast<double>(frame.width() - 1) / std::max(width - 1, 1);
+  const Floats4 y = All4(frame.rows.place[row]);
   for (int32_t x = 0; x < width; x += 4) {
-    Floats4 place = {};
     Ints4 is_wanted = {};
-    for (int i = 0; i < 4; ++i) {
-      place[i] = static_cast<float>((x + i) * step);
-      const bool is_near = has_thing[x + i - 1] | has_thing[x + i] | has_thing[x + i + 1];
-      is_wanted[i] = is_near && x + i < width ? -1 : 0;
+    for (int i = 0; i < std::min(width - x, 4); ++i) {
+      is_wanted[i] = -(has_thing[x + i - 1] | has_thing[x + i] | has_thing[x + i + 1]);
     }
     Ints4 ids = {};
     if (Any(is_wanted)) {
       const Floats4 dy = Load4(frame.dy.data() + start + x);
       const Floats4 dx = Load4(frame.dx.data() + start + x);
-      ids = 1 + index_->ClearNearest(y + dy, place + dx, dy, dx, is_wanted);
+      const Floats4 place = Load4(frame.columns.place.data() + x);
+      ids = index_->ClearNearest(y + dy, place + dx, dy, dx, is_wanted);
     }
-    for (int i = 0; i < std::min(width - x, 4); ++i) clear[x + i] = ids[i];
+    for (int i = 0; i < std::min(width - x, 4); ++i) nearest[x + i] = ids[i];
   }
 }
 
@@ -189,11 +235,15 @@ void Labels<Label>::GroupRun(int32_t row, int32_t cell, int32_t end, int32_t thi
     int32_t next = cell + 1;
     while (next < end && ClearId(row, next) == id) ++next;
     const int32_t first_x = columns.begin[cell], end_x = columns.begin[next];
-    if (id != 0) FillCells(row, cell, next, LabelOf(id, thing));
+    const int32_t num_rows = rows.begin[row + 1] - rows.begin[row];
+    FillCells(row, cell, next, LabelOf(id != 0 ? id : kAnyId, thing));
     if (id == 0) {
-      for (; cell < next; ++cell) GroupPixels(row, cell, thing, worker);
+      worker->things.assign(1, thing);
+      for (; cell < next; ++cell) {
+        const int32_t num_columns = columns.begin[cell + 1] - columns.begin[cell];
+        if (num_rows * num_columns > 0) GroupCell(row, cell, worker);
+      }
     } else if (first_x < end_x) {
-      const int32_t num_rows = rows.begin[row + 1] - rows.begin[row];
       Count(id, thing, static_cast<uint32_t>(num_rows * (end_x - first_x)), worker);
       BeginAt(id, rows.begin[row], first_x, worker);
     }
@@ -223,76 +273,151 @@ void Labels<Label>::FillMixed(const Classifier<T>& classifier, int32_t row, int3
   has_thing = has_thing && num_centers_ > 0;
   const int32_t id = has_thing ? ClearId(row, cell) : 0;
   for (int32_t i = 0; i < count; ++i) {
-    worker->labels[i] = LabelOf(frame.is_thing[classes[i]] ? id : 0, classes[i]);
+    const int32_t of_thing = id != 0 || !has_thing ? id : kAnyId;
+    worker->labels[i] = LabelOf(frame.is_thing[classes[i]] ? of_thing : 0, classes[i]);
     worker->num_pixels[i] = 0;
   }
   const int32_t first_y = frame.rows.begin[row], end_y = frame.rows.begin[row + 1];
   const int32_t first_x = frame.columns.begin[cell], end_x = frame.columns.begin[cell + 1];
   classifier.Interpolate(corners, first_y, end_y, first_x, end_x, worker->labels.data(),
                          &worker->cell, worker->num_pixels.data(), map.data());
-  if (has_thing && id == 0) {
-    GroupPixels(row, cell, -1, worker);
-    return;
-  }
+  worker->things.clear();
   for (int32_t i = 0; i < count; ++i) {
-    Count(IdOf(worker->labels[i]), classes[i], worker->num_pixels[i], worker);
+    const int32_t of_id = IdOf(worker->labels[i]);
+    if (has_thing && id == 0 && of_id != 0) {
+      if (worker->num_pixels[i] == 0) continue;
+      worker->things.push_back(classes[i]);
+    } else {
+      Count(of_id, classes[i], worker->num_pixels[i], worker);
+    }
   }
-  const size_t stride = static_cast<size_t>(frame.width());
-  if (id == 0 || worker->tally.first[id] < first_y * stride + first_x) return;
+  if (!worker->things.empty()) GroupCell(row, cell, worker);
+  if (id != 0) BeginWithin(id, row, cell, worker);
+}
+
+// Gives the pixels of a cell whose id is kAnyId their ids; the things are their classes.
+template <typename Label>
+void Labels<Label>::GroupCell(int32_t row, int32_t cell, Worker* worker) {
+  if (sizeof(Label) > sizeof(int32_t) || !FindRivals(row, cell, &worker->rivals)) {
+    GroupPixels(row, cell, worker);
+  } else if (worker->rivals.count <= 2) {
+    GroupAmong<2>(row, cell, worker);
+  } else if (worker->rivals.count <= 4) {
+    GroupAmong<4>(row, cell, worker);
+  } else {
+    GroupAmong<Rivals::kMaxCount>(row, cell, worker);
+  }
+}
+
+template <typename Label>
+bool Labels<Label>::FindRivals(int32_t row, int32_t cell, Rivals* rivals) const {
+  const Frame& frame = *frame_;
+  const size_t width = static_cast<size_t>(frame.head_width());
+  const int32_t next_row = std::min(row + 1, frame.head_height() - 1);
+  const int32_t next = std::min(cell + 1, frame.head_width() - 1);
+  const size_t corners[4] = {row * width + cell, row * width + next,
+                             next_row * width + cell, next_row * width + next};
+  const float* const dy = frame.dy.data();
+  const float* const dx = frame.dx.data();
+  const float top = frame.rows.place[row], bottom = frame.rows.place[next_row];
+  const float left = frame.columns.place[cell], right = frame.columns.place[next];
+  const Floats4 y = Floats4{top, top, bottom, bottom} +
+                    Floats4{dy[corners[0]], dy[corners[1]], dy[corners[2]], dy[corners[3]]};
+  const Floats4 x = Floats4{left, right, left, right} +
+                    Floats4{dx[corners[0]], dx[corners[1]], dx[corners[2]], dx[corners[3]]};
+  const Ints4 ids = {nearest_[corners[0]], nearest_[corners[1]], nearest_[corners[2]],
+                     nearest_[corners[3]]};
+  const Ints4 nearest = (ids ^ (ids >> 31)) - (ids >> 31) - 1;
+  return !Any(nearest < 0) && index_->FindRivals(y, x, nearest, rivals);
+}
+
+// Groups the pixels of a cell among few centers.
+template <typename Label>
+template <int32_t kNumRivals>
+void Labels<Label>::GroupAmong(int32_t row, int32_t cell, Worker* worker) {
+  const Frame& frame = *frame_;
+  const Rivals& rivals = worker->rivals;
+  Floats4 center_y[kNumRivals], center_x[kNumRivals];
+  Ints4 more[kNumRivals], counts[kNumRivals] = {};
+  for (int32_t j = 0; j < kNumRivals; ++j) {
+    center_y[j] = rivals.y[j];
+    center_x[j] = rivals.x[j];
+    more[j] = Ints4{} + static_cast<int32_t>(LabelOf(rivals.indices[j] + 1 - kAnyId, 0));
+  }
+  CellVotes votes(frame, row, cell);
+  const int32_t first_y = frame.rows.begin[row], end_y = frame.rows.begin[row + 1];
+  const int32_t first_x = frame.columns.begin[cell], end_x = frame.columns.begin[cell + 1];
+  const int32_t width = frame.width();
   for (int32_t y = first_y; y < end_y; ++y) {
+    votes.GoTo(y);
+    Label* const pixels = map.data() + static_cast<size_t>(y) * width;
+    for (int32_t x = first_x; x < end_x; x += 4) {
+      const auto [vote_y, vote_x] = votes.At(x);
+      Floats4 shortest = SquaresOf(vote_y, vote_x, center_y[0], center_x[0]);
+      Ints4 nearest = more[0];
+      for (int32_t j = 1; j < kNumRivals; ++j) {
+        const Floats4 squares = SquaresOf(vote_y, vote_x, center_y[j], center_x[j]);
+        nearest = Select(squares < shortest, more[j], nearest);
+        shortest = Min(squares, shortest);
+      }
+      const bool are_four = x + 4 <= width;
+      Ints4 labels = {};
+      if (are_four) {
+        std::memcpy(&labels, pixels + x, sizeof(labels));
+      } else {
+        std::memcpy(&labels, pixels + x, sizeof(Label) * (width - x));
+      }
+      const Ints4 is_any = (labels >= static_cast<int32_t>(LabelOf(kAnyId, 0))) &
+                           FirstOfFour(end_x - x);
+      labels += nearest & is_any;
+      for (int32_t j = 0; j < kNumRivals; ++j) counts[j] -= (nearest == more[j]) & is_any;
+      if (are_four) {
+        std::memcpy(pixels + x, &labels, sizeof(labels));
+      } else {
+        std::memcpy(pixels + x, &labels, sizeof(Label) * (width - x));
+      }
+    }
+  }
+  const bool is_one_thing = worker->things.size() == 1;
+  for (int32_t j = 0; j < rivals.count; ++j) {
+    const uint32_t num_pixels = Lanes<int32_t>::Count(counts[j]);
+    if (num_pixels == 0) continue;
+    const int32_t id = rivals.indices[j] + 1;
+    if (is_one_thing) Count(id, worker->things[0], num_pixels, worker);
+    BeginWithin(id, row, cell, worker);
+  }
+  if (is_one_thing) return;
+  for (int32_t y = first_y; y < end_y; ++y) {
+    const Label* const pixels = map.data() + static_cast<size_t>(y) * width;
     for (int32_t x = first_x; x < end_x; ++x) {
-      if (IdOf(map[y * stride + x]) == id) BeginAt(id, y, x, worker);
+      const int32_t id = IdOf(pixels[x]);
+      if (id != 0) Count(id, ClassOf(pixels[x]), 1, worker);
     }
   }
 }
 
-// Groups the pixels of a cell one by one. They are of one thing class, or their classes
-// are in the map and `thing` is below 0.
+// Groups the pixels of a cell each by itself.
 template <typename Label>
-void Labels<Label>::GroupPixels(int32_t row, int32_t cell, int32_t thing, Worker* worker) {
+void Labels<Label>::GroupPixels(int32_t row, int32_t cell, Worker* worker) {
   const Frame& frame = *frame_;
-  const size_t width = static_cast<size_t>(frame.head_width());
-  const size_t above = row * width;
-  const size_t below = std::min(row + 1, frame.head_height() - 1) * width;
-  const size_t next = static_cast<size_t>(std::min(cell + 1, frame.head_width() - 1));
+  CellVotes votes(frame, row, cell);
   const int32_t end_y = frame.rows.begin[row + 1], end_x = frame.columns.begin[cell + 1];
-  const int32_t from = frame.settings->votes_from;
   for (int32_t y = frame.rows.begin[row]; y < end_y; ++y) {
-    const float down = frame.rows.weight[y];
-    const auto on_row = [&](const std::vector<float>& plane, size_t column) {
-      return Lerp(plane[above + column], plane[below + column], down);
-    };
-    const float left_dy = on_row(frame.dy, cell), right_dy = on_row(frame.dy, next);
-    const float left_dx = on_row(frame.dx, cell), right_dx = on_row(frame.dx, next);
+    votes.GoTo(y);
     Label* const pixels = map.data() + static_cast<size_t>(y) * frame.width();
     for (int32_t x = frame.columns.begin[cell]; x < end_x; x += 4) {
       const int32_t count = std::min(end_x - x, 4);
-      Ints4 is_thing = FirstOfFour(count);
-      for (int32_t i = 0; i < count && thing < 0; ++i) {
-        is_thing[i] = -static_cast<int32_t>(frame.is_thing[ClassOf(pixels[x + i])]);
-      }
-      Ints4 ids = {};
-      if (Any(is_thing)) {
-        const Floats4 across = Load4(frame.columns.weight.data() + x);
-        const Floats4 place = All4(static_cast<float>(x + from)) + Floats4{0, 1, 2, 3};
-        ids = 1 + index_->Nearest(All4(static_cast<float>(y)) +
-                                      Lerp(All4(left_dy), All4(right_dy), across),
-                                  place + (Lerp(All4(left_dx), All4(right_dx), across) -
-                                           All4(static_cast<float>(from))),
-                                  is_thing);
-      }
-      if (thing >= 0 && count == 4 && !Any(ids != Ints4{} + ids[0])) {
-        std::fill(pixels + x, pixels + x + 4, LabelOf(ids[0], thing));
-        BeginAt(ids[0], y, x, worker);
-        Count(ids[0], thing, 4, worker);
-        continue;
-      }
+      Ints4 is_any = {};
+      for (int32_t i = 0; i < count; ++i) is_any[i] = IdOf(pixels[x + i]) == kAnyId ? -1 : 0;
+      if (!Any(is_any)) continue;
+      const auto [vote_y, vote_x] = votes.At(x);
+      const Ints4 ids = 1 + index_->Nearest(vote_y, vote_x, is_any);
       for (int32_t i = 0; i < count; ++i) {
-        const int32_t id = is_thing[i] ? ids[i] : 0;
-        const int32_t of_class = thing < 0 ? ClassOf(pixels[x + i]) : thing;
-        pixels[x + i] = LabelOf(id, of_class);
-        if (id > 0) BeginAt(id, y, x + i, worker);
-        Count(id, of_class, 1, worker);
+        if (!is_any[i]) continue;
+        const int32_t of_class = ClassOf(pixels[x + i]);
+        pixels[x + i] = LabelOf(ids[i], of_class);
+        BeginAt(ids[i], y, x + i, worker);
+        Count(ids[i], of_class, 1, worker);
       }
     }
   }
@@ -302,10 +427,10 @@ void Labels<Label>::GroupPixels(int32_t row, int32_t cell, int32_t thing, Worker
 template <typename Label>
 int32_t Labels<Label>::ClearId(int32_t row, int32_t cell) const {
   const int32_t width = frame_->head_width();
-  const int32_t* const top = clear_.data() + static_cast<size_t>(row) * width;
+  const int32_t* const top = nearest_.data() + static_cast<size_t>(row) * width;
   const int32_t* const bottom = row + 1 < frame_->head_height() ? top + width : top;
   const int32_t next = std::min(cell + 1, width - 1);
-  const int32_t id = top[cell];
+  const int32_t id = std::max(top[cell], 0);
   return id == top[next] && id == bottom[cell] && id == bottom[next] ? id : 0;
 }
 
@@ -320,6 +445,22 @@ template <typename Label>
 void Labels<Label>::BeginAt(int32_t id, int32_t y, int32_t x, Worker* worker) const {
   uint32_t& first = worker->tally.first[id];
   first = std::min(first, static_cast<uint32_t>(y) * frame_->width() + x);
+}
+
+// Looks where an instance begins in a cell.
+template <typename Label>
+void Labels<Label>::BeginWithin(int32_t id, int32_t row, int32_t cell,
+                                Worker* worker) const {
+  const int32_t first_y = frame_->rows.begin[row], end_y = frame_->rows.begin[row + 1];
+  const int32_t first_x = frame_->columns.begin[cell];
+  const int32_t end_x = frame_->columns.begin[cell + 1];
+  const size_t stride = static_cast<size_t>(frame_->width());
+  if (worker->tally.first[id] < first_y * stride + first_x) return;
+  for (int32_t y = first_y; y < end_y; ++y) {
+    for (int32_t x = first_x; x < end_x; ++x) {
+      if (IdOf(map[y * stride + x]) == id) BeginAt(id, y, x, worker);
+    }
+  }
 }
 
 template class Labels<uint32_t>;

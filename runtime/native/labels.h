@@ -65,6 +65,8 @@ class Labels {
     std::vector<Label> labels;         // of the candidates of a cell
     std::vector<uint32_t> num_pixels;  // that have them
     std::vector<uint8_t> has_thing;    // of a source row, with a margin
+    std::vector<int32_t> things;       // classes of pixels of a cell
+    Rivals rivals;
     float largest;
   };
 
@@ -82,7 +84,12 @@ class Labels {
   void GroupRun(int32_t row, int32_t cell, int32_t end, int32_t thing, Worker* worker);
   template <typename T>
   void FillMixed(const Classifier<T>& classifier, int32_t row, int32_t cell, Worker* worker);
-  void GroupPixels(int32_t row, int32_t cell, int32_t thing, Worker* worker);
+  void GroupCell(int32_t row, int32_t cell, Worker* worker);
+  bool FindRivals(int32_t row, int32_t cell, Rivals* rivals) const;
+  template <int32_t kNumRivals>
+  void GroupAmong(int32_t row, int32_t cell, Worker* worker);
+  void GroupPixels(int32_t row, int32_t cell, Worker* worker);
+  void BeginWithin(int32_t id, int32_t row, int32_t cell, Worker* worker) const;
   void FillCells(int32_t row, int32_t cell, int32_t end, Label label);
   int32_t ClearId(int32_t row, int32_t cell) const;
   void Count(int32_t id, int32_t of_class, uint32_t num_pixels, Worker* worker) const;
@@ -93,7 +100,7 @@ class Labels {
   int32_t num_centers_ = 0;
   float largest_ = 0.0f;
   std::vector<uint16_t> winners_;  // [h, w]
-  std::vector<int32_t> clear_;     // [h, w] id of votes that no rounding changes, or 0
+  std::vector<int32_t> nearest_;   // [h, w] as CenterIndex::ClearNearest gives them
   std::vector<Worker> workers_;
 };
 

@@ -68,9 +68,14 @@ inline Lanes<int32_t>::Mask FirstOfFour(int32_t count) {
 
 template <typename Mask>
 inline bool Any(Mask mask) {
+#if defined(__SSE2__)
+  typedef char Bytes __attribute__((vector_size(16)));
+  return __builtin_ia32_pmovmskb128((Bytes)mask) != 0;
+#else
   uint64_t halves[2];
   std::memcpy(halves, &mask, sizeof(halves));
   return (halves[0] | halves[1]) != 0;
+#endif
 }
 
 }  // namespace dle

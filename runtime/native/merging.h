@@ -50,13 +50,18 @@ class ImageWriter {
     void Update(int32_t new_in, int32_t new_out);
   };
 
+  struct Worker {
+    std::vector<DleSegment> found;  // as PanopticIds
+    std::vector<int32_t> ends;      // of the runs of a row
+  };
+
   template <typename Label>
   void WriteRow(const Label* labels, const PanopticIds& ids, int32_t y,
-                DleSegmentation* segmentation, std::vector<DleSegment>* found) const;
+                DleSegmentation* segmentation, Worker* worker) const;
 
   Edges rows_;
   Edges columns_;
-  std::vector<std::vector<DleSegment>> found_;  // of each worker, as PanopticIds
+  std::vector<Worker> workers_;
   std::vector<DleSegment> segments_;
 };
 
