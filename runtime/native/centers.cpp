@@ -255,12 +255,15 @@ void CenterFinder::FindRuns(const Frame& frame, int32_t first_cell, int32_t firs
     const uint8_t* const is_needed = band->is_needed.data() + i * width;
     std::vector<Run>& runs = band->runs[i];
     runs.clear();
-    const uint8_t* const last = is_needed + width;
-    const uint8_t* start = std::find(is_needed, last, 1);
-    while (start != last) {
-      const uint8_t* const end = std::find(start, last, 0);
-      runs.push_back({columns.begin[start - is_needed], columns.begin[end - is_needed]});
-      start = std::find(end, last, 1);
+    const auto find = [&](size_t cell, int value) {
+      const void* const found = std::memchr(is_needed + cell, value, width - cell);
+      return found ? static_cast<size_t>(static_cast<const uint8_t*>(found) - is_needed)
+                   : width;
+    };
+    for (size_t cell = find(0, 1); cell < width;) {
+      const size_t end = find(cell, 0);
+      runs.push_back({columns.begin[cell], columns.begin[end]});
+      cell = find(end, 1);
     }
   }
 }

@@ -170,7 +170,7 @@ Ints4 CenterIndex::Nearest(Floats4 y, Floats4 x, Ints4 is_wanted) const {
       const Floats4 squares = SquaresOf(y, x, All4(entries_.y[i]), All4(entries_.x[i]));
       const Ints4 is_shorter = squares < shortest;
       nearest = Select(is_shorter, Ints4{} + entries_.index[i], nearest);
-      shortest = Select(is_shorter, squares, shortest);
+      shortest = Min(squares, shortest);
     }
     result = Select(is_here, nearest, result);
   });
@@ -197,8 +197,8 @@ Ints4 CenterIndex::ClearNearest(Floats4 y, Floats4 x, Floats4 dy, Floats4 dx,
       const Floats4 squares = SquaresOf(y, x, All4(entries_.y[i]), All4(entries_.x[i]));
       const Ints4 is_shorter = squares < shortest;
       nearest = Select(is_shorter, Ints4{} + (entries_.index[i] + 1), nearest);
-      second = Select(is_shorter, shortest, Min(second, squares));
-      shortest = Select(is_shorter, squares, shortest);
+      second = Min(Max(squares, shortest), second);
+      shortest = Min(squares, shortest);
     }
     const Ints4 is_clear = LessMargin(second) > shortest;
     nearest = Select(is_clear, nearest, -nearest);

@@ -15,11 +15,36 @@ constexpr size_t kMaxShared = 1 << 20;
 // In a label: some instance, which one is not known yet.
 constexpr int32_t kAnyId = 1;
 
+// Reads four labels of 32 bits, or as many as there are.
+template <typename Label>
+inline Ints4 LoadUpTo(int32_t count, const Label* from) {
+  Ints4 labels;
+  if (count >= 4) {
+    std::memcpy(&labels, from, sizeof(labels));
+    return labels;
+  }
+  labels = Ints4{};
+  for (int32_t i = 0; i < count; ++i) labels[i] = static_cast<int32_t>(from[i]);
+  return labels;
+}
+
+template <typename Label>
+inline void StoreUpTo(int32_t count, Ints4 labels, Label* to) {
+  if (count >= 4) {
+    std::memcpy(to, &labels, sizeof(labels));
+    return;
+  }
+  for (int32_t i = 0; i < count; ++i) to[i] = static_cast<Label>(labels[i]);
+}
+
 // The votes of the pixels of a cell, four at a time.
 class CellVotes {
  public:
   CellVotes(const Frame& frame, int32_t row, int32_t cell)
-      : frame_(frame), from_(All4(static_cast<float>(frame.settings->votes_from))) {
+      : across_(frame.columns.weight.data()),
+        down_(frame.rows.weight.data()),
+        first_(frame.settings->votes_from),
+        from_(All4(static_cast<float>(first_))) {
     const size_t width = static_cast<size_t>(frame.head_width());
     const size_t above = row * width;
     const size_t below = std::min(row + 1, frame.head_height() - 1) * width;
@@ -30,7 +55,7 @@ class CellVotes {
   }
 
   void GoTo(int32_t y) {
-    const Floats4 sides = Lerp(above_, below_, All4(frame_.rows.weight[y]));
+    const Floats4 sides = Lerp(above_, below_, All4(down_[y]));
     y_ = All4(static_cast<float>(y));
     left_dy_ = All4(sides[0]);
     right_dy_ = All4(sides[1]);
@@ -40,15 +65,16 @@ class CellVotes {
 
   // Gives y and x.
   std::pair<Floats4, Floats4> At(int32_t x) const {
-    const Floats4 across = Load4(frame_.columns.weight.data() + x);
-    const Floats4 place =
-        All4(static_cast<float>(x + frame_.settings->votes_from)) + Floats4{0, 1, 2, 3};
+    const Floats4 across = Load4(across_ + x);
+    const Floats4 place = All4(static_cast<float>(x + first_)) + Floats4{0, 1, 2, 3};
     return {y_ + Lerp(left_dy_, right_dy_, across),
             place + (Lerp(left_dx_, right_dx_, across) - from_)};
   }
 
  private:
-  const Frame& frame_;
+  const float* const across_;
+  const float* const down_;
+  const int32_t first_;
   const Floats4 from_;
   Floats4 above_, below_;  // dy on the left and on the right, then dx
   Floats4 y_, left_dy_, right_dy_, left_dx_, right_dx_;
@@ -360,22 +386,11 @@ void Labels<Label>::GroupAmong(int32_t row, int32_t cell, Worker* worker) {
         nearest = Select(squares < shortest, more[j], nearest);
         shortest = Min(squares, shortest);
       }
-      const bool are_four = x + 4 <= width;
-      Ints4 labels = {};
-      if (are_four) {
-        std::memcpy(&labels, pixels + x, sizeof(labels));
-      } else {
-        std::memcpy(&labels, pixels + x, sizeof(Label) * (width - x));
-      }
+      const Ints4 labels = LoadUpTo(width - x, pixels + x);
       const Ints4 is_any = (labels >= static_cast<int32_t>(LabelOf(kAnyId, 0))) &
                            FirstOfFour(end_x - x);
-      labels += nearest & is_any;
       for (int32_t j = 0; j < kNumRivals; ++j) counts[j] -= (nearest == more[j]) & is_any;
-      if (are_four) {
-        std::memcpy(pixels + x, &labels, sizeof(labels));
-      } else {
-        std::memcpy(pixels + x, &labels, sizeof(Label) * (width - x));
-      }
+      StoreUpTo(width - x, labels + (nearest & is_any), pixels + x);
     }
   }
   const bool is_one_thing = worker->things.size() == 1;
