@@ -268,7 +268,8 @@ void CenterFinder::FindRuns(const Frame& frame, int32_t first_cell, int32_t firs
   }
 }
 
-// Fills rows [top, bottom) of a row of cells; `heat` is where they begin. The reference does not interpolate along an axis that keeps its size.
+// Fills rows [top, bottom) of a row of cells; `heat` is where they begin. The reference
+// does not interpolate along an axis that keeps its size.
 void CenterFinder::Upsample(const Frame& frame, int32_t cell_row, int32_t top,
                             int32_t bottom, const std::vector<Run>& runs, int32_t stride,
                             float* heat) const {

@@ -45,6 +45,7 @@ HEADERS = (
     "tflite_abi.h",
     "transforms.h",
     "two_frames.h",
+    "votes.h",
 )
 # Products and sums are not contracted: the bits would be others than NumPy's.
 FLAGS = (

@@ -19,7 +19,11 @@ float Growth(int32_t n_in, int32_t n_out) {
 }  // namespace
 
 CellAxis::CellAxis(int32_t in, int32_t out)
-    : Axis(in, out), n_in(in), n_out(out), begin(static_cast<size_t>(in) + 1, out), place(in + 3) {
+    : Axis(in, out),
+      n_in(in),
+      n_out(out),
+      begin(static_cast<size_t>(in) + 1, out),
+      place(static_cast<size_t>(in) + 3) {
   for (int32_t i = out - 1; i >= 0; --i) begin[lower[i]] = i;
   for (int32_t cell = in - 1; cell >= 0; --cell) {
     begin[cell] = std::min(begin[cell], begin[cell + 1]);

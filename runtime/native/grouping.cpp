@@ -264,7 +264,9 @@ bool CenterIndex::FindRivals(Floats4 y, Floats4 x, Ints4 nearest, Rivals* rivals
   }
   if (count > Rivals::kMaxCount) return false;
   for (uint32_t i = 1; i < count; ++i) {
-    for (uint32_t k = i; k > 0 && found[k - 1] > found[k]; --k) std::swap(found[k - 1], found[k]);
+    for (uint32_t k = i; k > 0 && found[k - 1] > found[k]; --k) {
+      std::swap(found[k - 1], found[k]);
+    }
   }
   rivals->count = static_cast<int32_t>(count);
   for (uint32_t i = 0; i < count; ++i) {
