@@ -6,7 +6,6 @@
 #include <cstring>
 #include <limits>
 
-#include "floats4.h"
 #include "lanes.h"
 
 namespace dle {

@@ -17,7 +17,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "floats4.h"
 #include "frame.h"
 #include "lanes.h"
 

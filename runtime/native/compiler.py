@@ -32,7 +32,6 @@ HEADERS = (
     "classes.h",
     "deeplab2_edge.h",
     "drawing.h",
-    "floats4.h",
     "frame.h",
     "grouping.h",
     "instances.h",

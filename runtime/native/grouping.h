@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "deeplab2_edge.h"
-#include "floats4.h"
+#include "lanes.h"
 
 namespace dle {
 

@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "axis.h"
-#include "floats4.h"
 #include "frame.h"
+#include "lanes.h"
 #include "parallel.h"
 
 namespace {

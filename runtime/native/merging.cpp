@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "floats4.h"
+#include "lanes.h"
+
 
 namespace dle {
 namespace {

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "floats4.h"
 #include "frame.h"
+#include "lanes.h"
 
 namespace dle {
 
