@@ -205,9 +205,11 @@ class Classifier {
       for (int k = 0; k < 4; ++k) real[j][k] = All4(Real(corners[k][scratch.classes[j]]));
     }
     const int32_t width = frame_.width();
+    const float* const weights_down = frame_.rows.weight.data();
+    const float* const weights_across = frame_.columns.weight.data();
     Ints4 num_second = {};
     for (int32_t y = first_y; y < end_y; y += 4) {
-      const Floats4 down = Load4(frame_.rows.weight.data() + y);
+      const Floats4 down = Load4(weights_down + y);
       Floats4 left[2], difference[2];
       for (int j = 0; j < 2; ++j) {
         left[j] = Lerp(real[j][0], real[j][2], down);
@@ -217,7 +219,7 @@ class Classifier {
       for (int32_t i = 0; i < num_rows; ++i) {
         Label* const row = map + static_cast<size_t>(y + i) * width;
         for (int32_t x = first_x; x < end_x; x += 4) {
-          const Floats4 across = Load4(frame_.columns.weight.data() + x);
+          const Floats4 across = Load4(weights_across + x);
           const Floats4 first = All4(difference[0][i]) * across + All4(left[0][i]);
           const Floats4 second = All4(difference[1][i]) * across + All4(left[1][i]);
           const Ints4 is_second = second > first;
