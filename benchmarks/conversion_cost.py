@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import run_measured
-from benchmarks.networks import begin
+from deeplab2_edge.checkpoints import save_weights
+from deeplab2_edge.config import format_config, load_config
+from deeplab2_edge.experiments import find_recipe
 from deeplab2_edge.files import atomic_write
+from deeplab2_edge.models import build_model
 from deeplab2_edge.runtime.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "conversion_cost.json"
@@ -45,7 +48,7 @@ def _measure(network: str) -> list[dict[str, Any]]:
     recipe, size = network.split(":")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = begin(recipe, Path(folder) / "checkpoint")
+        checkpoint = _begin(recipe, Path(folder) / "checkpoint")
         for file_format, mode in FILES:
             path = Path(folder) / f"model.{file_format}"
             started = time.monotonic()
@@ -67,6 +70,15 @@ def _measure(network: str) -> list[dict[str, Any]]:
             print(json.dumps(row), flush=True)
             rows.append(row)
     return rows
+
+
+def _begin(recipe: str, folder: Path) -> Path:
+    """Writes a checkpoint of the weights a network begins with."""
+    config = load_config(find_recipe(recipe))
+    folder.mkdir()
+    save_weights(build_model(config, input_size=(65, 129)), folder / "ckpt")
+    (folder / "config.textproto").write_text(format_config(config))
+    return folder
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.command import run_command
-from deeplab2_edge.checkpoints import save_weights
-from deeplab2_edge.config import format_config, load_config
-from deeplab2_edge.experiments import find_recipe
-from deeplab2_edge.models import build_model
 
 MODES = ("none", "int8")
 
@@ -58,12 +54,3 @@ def make_files(
                 *("--output", str(path)),
             )
     return files
-
-
-def begin(recipe: str, folder: Path) -> Path:
-    """Writes a checkpoint of the weights a network begins with, in a new folder."""
-    config = load_config(find_recipe(recipe))
-    folder.mkdir()
-    save_weights(build_model(config, input_size=(65, 129)), folder / "ckpt")
-    (folder / "config.textproto").write_text(format_config(config))
-    return folder
