@@ -11,7 +11,8 @@ Every contender is a process of its own, with one picture in and one overlay out
 They take turns (A B C D A B C D ...), so that a drifting machine hits all alike; ratios
 are medians of the ratios of a round. Pictures are mosaics of street scenes.
 `peak_memory_bytes` is that of the process; `stages_ms` are medians of what the runtime
-says of its own stages, and `merge_share` is its merging over its network.
+says of its own stages, of as many pictures in a row as there were rounds;
+`merge_share` is its merging over its network.
 
     python -m benchmarks.end_to_end [--checkpoint large=runs/large]
         [--canvases 257x513 ...] [--models DIR] [--rounds 15] [--output FILE.json]
@@ -136,7 +137,7 @@ def _measure(contenders: Sequence[Contender], rounds: int) -> list[dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "street.jpg"
         cv2.imwrite(str(picture), _mosaic(contenders[0].canvas)[..., ::-1])
-        workers = {c.name: _Worker(c, picture) for c in contenders}
+        workers = {c.name: _Worker(c, picture, rounds) for c in contenders}
         milliseconds: dict[str, list[float]] = {name: [] for name in workers}
         for _ in range(rounds):
             for name, worker in workers.items():
@@ -180,11 +181,11 @@ def _mosaic(canvas: tuple[int, int]) -> NDArray[np.uint8]:
 class _Worker:
     """Is a process that makes overlays when it is asked to."""
 
-    def __init__(self, contender: Contender, picture: Path) -> None:
+    def __init__(self, contender: Contender, picture: Path, rounds: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(
-            target=_work, args=(contender, picture, other), daemon=True
+            target=_work, args=(contender, picture, rounds, other), daemon=True
         )
         self._process.start()
         for _ in range(3):  # warm up
@@ -203,7 +204,9 @@ class _Worker:
         return facts
 
 
-def _work(contender: Contender, picture: Path, connection: Connection) -> None:
+def _work(
+    contender: Contender, picture: Path, rounds: int, connection: Connection
+) -> None:
     if hasattr(os, "sched_setaffinity"):
         # As many cores as threads: what a library starts beside them has no other.
         cores = sorted(os.sched_getaffinity(0))[: contender.threads]
@@ -217,7 +220,8 @@ def _work(contender: Contender, picture: Path, connection: Connection) -> None:
         result = make(str(picture))
         result.overlay()
         connection.send((time.perf_counter() - start) * 1000)
-        for stage, milliseconds in result.timings_ms.items():
+    for _ in range(rounds if result.timings_ms else 0):
+        for stage, milliseconds in make(str(picture)).timings_ms.items():
             stages[stage].append(milliseconds)
     medians = {stage: statistics.median(times) for stage, times in stages.items()}
     facts: dict[str, Any] = {
