@@ -70,15 +70,15 @@ def main() -> None:
         report = json.loads(run_command("evaluate", args.checkpoint, *data))
         document["num_images"] = report["num_images"]
         document["rows"]["float"] = {"percent": points_of(report)}
-        _write(document, args.output)
+        write(document, args.output)
     args.files.mkdir(parents=True, exist_ok=True)
     for name in rows:
         if name not in document["rows"]:
             document["rows"][name] = _measure(name, args, data)
-            _write(document, args.output)
+            write(document, args.output)
         print(name, json.dumps(document["rows"][name]), flush=True)
     _time_networks(document, args.files)
-    _write(document, args.output)
+    write(document, args.output)
 
 
 def points_of(report: Any) -> dict[str, float]:
@@ -99,7 +99,8 @@ def _begin(output: Path) -> dict[str, Any]:
     return document
 
 
-def _write(document: dict[str, Any], output: Path) -> None:
+def write(document: dict[str, Any], output: Path) -> None:
+    """Writes what is known so far, whole or not at all."""
     with atomic_write(output) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n")
 

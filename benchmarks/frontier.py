@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.command import run_command
-from benchmarks.conversion import points_of
-from deeplab2_edge.files import atomic_write
+from benchmarks.conversion import points_of, write
 from deeplab2_edge.runtime.machine import describe_machine
 from deeplab2_edge.runtime.segmenter import PanopticSegmenter
 from deeplab2_edge.synth import render_scene
@@ -64,13 +63,13 @@ def main() -> None:
                 path = args.files / f"{network}_{canvas}.tflite"
                 row = {"network": network, "canvas": canvas}
                 rows[name] = row | _measure(folder, canvas, path, args)
-                _write(document, args.output)
+                write(document, args.output)
             print(name, json.dumps(rows[name]), flush=True)
     _time(rows, args.files, args.rounds)
     for row in rows.values():
         row["is_on_frontier"] = not any(_beats(other, row) for other in rows.values())
     document["machine"] = describe_machine()
-    _write(document, args.output)
+    write(document, args.output)
 
 
 def _measure(
@@ -94,7 +93,7 @@ def _measure(
 
 
 def _time(rows: Rows, folder: Path, rounds: int) -> None:
-    """Adds milliseconds, and how often the slowest row's time theirs goes into it."""
+    """Adds milliseconds, and their share of the slowest row's in the same round."""
     images = [render_scene(number).image for number in _SCENES]
     segmenters = {
         (name, threads): PanopticSegmenter(
@@ -128,11 +127,6 @@ def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
 def _beats(other: dict[str, Any], row: dict[str, Any]) -> bool:
     is_better = other["percent"]["pq"] > row["percent"]["pq"]
     return is_better and other["ms"]["1"] <= row["ms"]["1"]
-
-
-def _write(document: dict[str, Any], output: Path) -> None:
-    with atomic_write(output) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
